@@ -1,0 +1,1 @@
+"""Turns claims into numbers: measurements that anyone can rerun with one command."""

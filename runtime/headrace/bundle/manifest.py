@@ -1,0 +1,203 @@
+"""`headrace.json`: the typed manifest of a bundle's content.
+
+Content is what the model is; what a machine measured of it lies beside it and is not listed here.
+Keys and values are fixed by the schema version; unknown keys are errors.
+"""
+
+import json
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from headrace.postprocess.spec import Postprocessing, Softmax, TopK
+from headrace.preprocess.spec import ImagePreprocessing
+from headrace.tensors import BATCH, Frozen, TensorSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "headrace.json"
+PACKAGE_MANIFEST = "manifest.json"
+COMPONENT = "model/component.json"
+GOLDEN = "golden/cases.safetensors"
+SUFFIX = ".bundle"
+
+OUTSIDE_CONTENT = ("measured/", "report.html", "model.sig")
+"""Names for what is added to a bundle after it was built; they are no part of its digest."""
+RESERVED = ("kernels/", "sketches/", "sbom.cdx.json")
+"""Content of later schema versions; a version 1 bundle holds none of it."""
+
+_PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*$")
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$", max_length=64)]
+Version = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$", max_length=32)]
+
+
+def is_safe_path(path: str) -> bool:
+    """True for a relative path with plain components, none of which can climb out."""
+    return _PATH.match(path) is not None and len(path) <= 255
+
+
+class FileEntry(Frozen):
+    """What one content file must be."""
+
+    sha256: Digest
+    size: Annotated[int, Field(ge=0)]
+
+
+class Tolerance(Frozen):
+    """How far a golden output may lie from the reference: `|a - b| <= absolute + relative * |b|`."""
+
+    absolute: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    relative: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Variant(Frozen):
+    """One graph, one precision, one engine.
+
+    Attributes:
+        path: The ONNX file, relative to the bundle.
+        tolerance: Of golden replays, taken from the error that the build measured.
+    """
+
+    name: Name
+    precision: Literal["fp32"]
+    engine: Literal["onnxruntime"]
+    path: str
+    tolerance: Tolerance
+
+
+class Parity(Frozen):
+    """What the comparison with the source model measured.
+
+    Attributes:
+        reference: What the variant was compared with.
+        batch_sizes: The sizes compared.
+        max_absolute_error: The largest difference of any element of any output.
+    """
+
+    variant: Name
+    reference: Literal["eager", "program", "graph"]
+    batch_sizes: tuple[int, ...]
+    max_absolute_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Lineage(Frozen):
+    """What made the content; nothing in it depends on when or where the build ran.
+
+    Attributes:
+        recipe: sha256 of the recipe file.
+        weights: sha256 over the names, dtypes and bytes of the model's parameters and buffers.
+        samples: sha256 over the sample data that the build drew.
+        commit: The recipe's Git commit, with `-dirty` where the recipe's folder had changes; empty
+            where there is no repository.
+        tools: Versions of what took part.
+        steps: The plan, in order.
+    """
+
+    recipe: Digest
+    weights: Digest
+    samples: Digest
+    commit: str
+    seed: int
+    target: str
+    tools: dict[str, str]
+    steps: tuple[str, ...]
+
+
+class Manifest(Frozen):
+    """The content of a bundle."""
+
+    schema_version: Literal[1]
+    name: Name
+    version: Version
+    description: str = ""
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    preprocessing: ImagePreprocessing | None = None
+    postprocessing: Postprocessing | None = None
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    parity: tuple[Parity, ...]
+    lineage: Lineage
+    files: dict[str, FileEntry]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for path in (*self.files, *(variant.path for variant in self.variants)):
+            if not is_safe_path(path):
+                raise ValueError(f"path {path!r} may leave the bundle")
+            if path.startswith(RESERVED + OUTSIDE_CONTENT):
+                raise ValueError(f"path {path!r} is reserved")
+        for path in (PACKAGE_MANIFEST, COMPONENT, GOLDEN, *(v.path for v in self.variants)):
+            if path not in self.files:
+                raise ValueError(f"{path} is not among the files")
+        check_processing(self.inputs, self.outputs, self.preprocessing, self.postprocessing)
+        return self
+
+    @property
+    def batched(self) -> bool:
+        """True if every input and output has the batch axis first."""
+        return all(spec.shape[:1] == (BATCH,) for spec in (*self.inputs, *self.outputs))
+
+    @property
+    def request_inputs(self) -> tuple[TensorSpec, ...]:
+        """What a client may send: the raw images, or the ready tensors."""
+        if self.preprocessing is None:
+            return self.inputs
+        raw = TensorSpec(name=self.preprocessing.input, datatype="BYTES", shape=(BATCH,))
+        return (raw, *self.inputs)
+
+    @property
+    def answer_outputs(self) -> tuple[TensorSpec, ...]:
+        """What a client gets."""
+        if self.postprocessing is None:
+            return self.outputs
+        source = next(spec for spec in self.outputs if spec.name == self.postprocessing.output)
+        if not isinstance(self.postprocessing, TopK):
+            return (TensorSpec(name=self.postprocessing.result, datatype="FP32", shape=source.shape),)
+        shape = (source.shape[0], self.postprocessing.k)
+        answers = [
+            TensorSpec(name="scores", datatype="FP32", shape=shape),
+            TensorSpec(name="indices", datatype="INT64", shape=shape),
+        ]
+        if self.postprocessing.labels:
+            answers.append(TensorSpec(name="labels", datatype="BYTES", shape=shape))
+        return tuple(answers)
+
+    def to_json(self) -> bytes:
+        """The one spelling of this manifest, which its digest is taken over."""
+        content = self.model_dump(mode="json")
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def check_processing(
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    preprocessing: ImagePreprocessing | None,
+    postprocessing: Softmax | TopK | None,
+) -> None:
+    """Checks that pre- and postprocessing fit the tensors of the model.
+
+    Raises:
+        ValueError: They do not; the message says how.
+    """
+    if preprocessing is not None:
+        expected = (BATCH, *preprocessing.shape)
+        if len(inputs) != 1:
+            raise ValueError("preprocessing takes a model with exactly one input")
+        if inputs[0].name != preprocessing.output:
+            raise ValueError(f"preprocessing fills '{preprocessing.output}', which is no input")
+        if inputs[0].datatype != "FP32" or inputs[0].shape != expected:
+            raise ValueError(f"preprocessing makes FP32 {expected}, which the input does not take")
+    if postprocessing is not None:
+        source = next((spec for spec in outputs if spec.name == postprocessing.output), None)
+        if source is None:
+            raise ValueError(f"postprocessing reads '{postprocessing.output}', which is no output")
+        if source.datatype != "FP32" or len(source.shape) != 2 or isinstance(source.shape[1], str):
+            raise ValueError("postprocessing reads an FP32 output of shape (batch, classes)")
+        if isinstance(postprocessing, TopK):
+            if postprocessing.k > source.shape[1]:
+                raise ValueError(f"k = {postprocessing.k}, and there are {source.shape[1]} classes")
+            if postprocessing.labels and len(postprocessing.labels) != source.shape[1]:
+                raise ValueError(
+                    f"{len(postprocessing.labels)} labels for {source.shape[1]} classes"
+                )

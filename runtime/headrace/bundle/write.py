@@ -1,0 +1,109 @@
+"""Writes a bundle so that its directory appears whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.bundle.digest import content_digest, hash_bytes
+from headrace.bundle.manifest import (
+    COMPONENT,
+    MANIFEST,
+    PACKAGE_MANIFEST,
+    SCHEMA_VERSION,
+    SUFFIX,
+    Manifest,
+    Variant,
+)
+from headrace.errors import UsageError
+
+_PROVIDERS = {"onnxruntime": "CPUExecutionProvider"}
+
+
+def bundle_name(name: str, version: str) -> str:
+    """The directory name of a bundle."""
+    return f"{name}-{version}{SUFFIX}"
+
+
+def package_files(name: str, version: str, variants: tuple[Variant, ...]) -> dict[str, bytes]:
+    """The files that make the bundle an ONNX Runtime model package, schema 1.0.
+
+    Source: onnxruntime/core/session/model_package/README.md, ONNX Runtime 1.32.
+    """
+    manifest = {
+        "schema_version": "1.0",
+        "package_name": name,
+        "package_version": version,
+        "layout": "portable",
+        "components": {"model": "model"},
+        "additional_metadata": {"headrace": {"schema_version": SCHEMA_VERSION}},
+    }
+    component = {
+        "variants": {
+            variant.name: {
+                "variant_directory": Path(variant.path).parent.name,
+                "ep": _PROVIDERS[variant.engine],
+                "device": "cpu",
+                "executor_info": {"ort": {"model_file": Path(variant.path).name}},
+            }
+            for variant in variants
+        }
+    }
+    return {PACKAGE_MANIFEST: _json(manifest), COMPONENT: _json(component)}
+
+
+def write_bundle(
+    directory: Path, manifest: Manifest, files: Mapping[str, bytes], *, replace: bool = False
+) -> tuple[Path, str]:
+    """Writes `NAME-VERSION.bundle` into a directory, all of it or none.
+
+    Args:
+        directory: Where the bundle is to stand; made if it is not there.
+        manifest: With `files` describing exactly the files given.
+        files: Content by path relative to the bundle, `headrace.json` not among them.
+        replace: Whether a bundle of this name may be replaced.
+
+    Returns:
+        The path of the bundle and its digest.
+
+    Raises:
+        UsageError: There is a bundle of this name with other content, and `replace` is False.
+        OSError: The disk is full or not writable; nothing is left behind.
+    """
+    encoded = manifest.to_json()
+    digest = content_digest(encoded, manifest.files)
+    if {path: hash_bytes(content) for path, content in files.items()} != manifest.files:
+        raise ValueError("the manifest does not describe the files")
+    target = directory / bundle_name(manifest.name, manifest.version)
+    if (target.exists() or target.is_symlink()) and not replace:
+        raise UsageError(
+            "bundle.exists",
+            f"{target} is there already",
+            "give the recipe a new version, or pass --force to replace the bundle",
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=directory))
+    try:
+        _write_files(staging / "bundle", {**files, MANIFEST: encoded})
+        if target.exists() or target.is_symlink():
+            target.rename(staging / "replaced")
+        (staging / "bundle").rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target, digest
+
+
+def _write_files(root: Path, files: Mapping[str, bytes]) -> None:
+    for relative, content in sorted(files.items()):
+        path = root / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"

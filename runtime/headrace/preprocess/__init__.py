@@ -1,0 +1,1 @@
+"""The vocabulary of preprocessing: its typed spec and the slow NumPy reference."""
