@@ -153,7 +153,9 @@ class Manifest(Frozen):
             return self.outputs
         source = next(spec for spec in self.outputs if spec.name == self.postprocessing.output)
         if not isinstance(self.postprocessing, TopK):
-            return (TensorSpec(name=self.postprocessing.result, datatype="FP32", shape=source.shape),)
+            return (
+                TensorSpec(name=self.postprocessing.result, datatype="FP32", shape=source.shape),
+            )
         shape = (source.shape[0], self.postprocessing.k)
         answers = [
             TensorSpec(name="scores", datatype="FP32", shape=shape),
