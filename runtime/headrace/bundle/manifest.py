@@ -45,7 +45,7 @@ class FileEntry(Frozen):
 
 
 class Tolerance(Frozen):
-    """How far a golden output may lie from the reference: `|a - b| <= absolute + relative * |b|`."""
+    """How far an output may lie from its reference: `|a - b| <= absolute + relative * |b|`."""
 
     absolute: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     relative: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -152,7 +152,7 @@ class Manifest(Frozen):
         if self.postprocessing is None:
             return self.outputs
         source = next(spec for spec in self.outputs if spec.name == self.postprocessing.output)
-        if not isinstance(self.postprocessing, TopK):
+        if isinstance(self.postprocessing, Softmax):
             return (
                 TensorSpec(name=self.postprocessing.result, datatype="FP32", shape=source.shape),
             )
@@ -183,23 +183,30 @@ def check_processing(
         ValueError: They do not; the message says how.
     """
     if preprocessing is not None:
-        expected = (BATCH, *preprocessing.shape)
-        if len(inputs) != 1:
-            raise ValueError("preprocessing takes a model with exactly one input")
-        if inputs[0].name != preprocessing.output:
-            raise ValueError(f"preprocessing fills '{preprocessing.output}', which is no input")
-        if inputs[0].datatype != "FP32" or inputs[0].shape != expected:
-            raise ValueError(f"preprocessing makes FP32 {expected}, which the input does not take")
+        _check_preprocessing(inputs, preprocessing)
     if postprocessing is not None:
-        source = next((spec for spec in outputs if spec.name == postprocessing.output), None)
-        if source is None:
-            raise ValueError(f"postprocessing reads '{postprocessing.output}', which is no output")
-        if source.datatype != "FP32" or len(source.shape) != 2 or isinstance(source.shape[1], str):
-            raise ValueError("postprocessing reads an FP32 output of shape (batch, classes)")
-        if isinstance(postprocessing, TopK):
-            if postprocessing.k > source.shape[1]:
-                raise ValueError(f"k = {postprocessing.k}, and there are {source.shape[1]} classes")
-            if postprocessing.labels and len(postprocessing.labels) != source.shape[1]:
-                raise ValueError(
-                    f"{len(postprocessing.labels)} labels for {source.shape[1]} classes"
-                )
+        _check_postprocessing(outputs, postprocessing)
+
+
+def _check_preprocessing(inputs: tuple[TensorSpec, ...], preprocessing: ImagePreprocessing) -> None:
+    expected = (BATCH, *preprocessing.shape)
+    if len(inputs) != 1:
+        raise ValueError("preprocessing takes a model with exactly one input")
+    if inputs[0].name != preprocessing.output:
+        raise ValueError(f"preprocessing fills '{preprocessing.output}', which is no input")
+    if inputs[0].datatype != "FP32" or inputs[0].shape != expected:
+        raise ValueError(f"preprocessing makes FP32 {expected}, which the input does not take")
+
+
+def _check_postprocessing(outputs: tuple[TensorSpec, ...], postprocessing: Softmax | TopK) -> None:
+    source = next((spec for spec in outputs if spec.name == postprocessing.output), None)
+    if source is None:
+        raise ValueError(f"postprocessing reads '{postprocessing.output}', which is no output")
+    classes = source.shape[-1] if len(source.shape) == 2 else ""
+    if source.datatype != "FP32" or isinstance(classes, str):
+        raise ValueError("postprocessing reads an FP32 output of shape (batch, classes)")
+    if isinstance(postprocessing, TopK):
+        if postprocessing.k > classes:
+            raise ValueError(f"k = {postprocessing.k}, and there are {classes} classes")
+        if postprocessing.labels and len(postprocessing.labels) != classes:
+            raise ValueError(f"{len(postprocessing.labels)} labels for {classes} classes")

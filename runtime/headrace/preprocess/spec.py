@@ -14,7 +14,7 @@ Channel = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Decode(Frozen):
-    """JPEG, PNG and what else Pillow's allowed formats hold, to uint8 RGB, shape (height, width, 3).
+    """JPEG, PNG, WebP, GIF, BMP or TIFF bytes to uint8 RGB, shape (height, width, 3).
 
     Attributes:
         max_pixels: Images of more pixels are refused by their header, before they are decoded.
