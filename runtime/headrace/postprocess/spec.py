@@ -1,8 +1,8 @@
 """What postprocessing a bundle declares. Without any, the model's outputs are the answer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headrace.tensors import Frozen
 
@@ -36,6 +36,13 @@ class TopK(Frozen):
     output: str
     k: Annotated[int, Field(ge=1, le=10_000)] = 5
     labels: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _labels_are_text(self) -> Self:
+        for label in self.labels:
+            if any("\ud800" <= letter <= "\udfff" for letter in label):
+                raise ValueError(f"label {label!r} holds half a character, which UTF-8 cannot say")
+        return self
 
 
 Postprocessing = Annotated[Softmax | TopK, Field(discriminator="kind")]

@@ -17,11 +17,12 @@ class Decode(Frozen):
     """JPEG, PNG, WebP, GIF, BMP or TIFF bytes to uint8 RGB, shape (height, width, 3).
 
     Attributes:
-        max_pixels: Images of more pixels are refused by their header, before they are decoded.
+        max_pixels: Images of more pixels are refused by their header, before they are decoded. At
+            most 2**26: decoding takes up to ten bytes a pixel, for every request under way.
     """
 
     op: Literal["decode"] = "decode"
-    max_pixels: Annotated[int, Field(ge=1, le=2**28)] = 32_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=2**26)] = 32_000_000
 
 
 class Resize(Frozen):
@@ -29,7 +30,8 @@ class Resize(Frozen):
 
     The longer side becomes `round(long * shorter / short)`, halves rounded up. With antialiasing
     the filter's support grows with the reduction, as Pillow's `resize` does. Values are kept as
-    float32 and are not rounded back to integers.
+    float32 and are not rounded back to integers; what bicubic throws beyond 0..255 is clamped,
+    once at the end, so that the order of the two axes does not matter.
     """
 
     op: Literal["resize"] = "resize"

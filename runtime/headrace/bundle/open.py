@@ -1,0 +1,201 @@
+"""Opens a bundle: nothing in it is believed until its digests are.
+
+`verify` in the program is this plus a golden replay; a server does both at every load.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from headrace.bundle.digest import content_digest, hash_file
+from headrace.bundle.golden import GoldenCase, decode_cases
+from headrace.bundle.manifest import (
+    GOLDEN,
+    MANIFEST,
+    OUTSIDE_CONTENT,
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    Variant,
+    is_safe_path,
+)
+from headrace.errors import BundleError, UsageError
+
+_MAX_MANIFEST_BYTES = 16 << 20
+_MAX_FILES = 10_000
+_REBUILD = "get the bundle again from where it was built, or compile it anew"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle, whose files were what its manifest says when it was opened.
+
+    Attributes:
+        path: Absolute.
+        digest: The identity of the content.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def label(self) -> str:
+        """Name and version, for people."""
+        return f"{self.manifest.name} {self.manifest.version}"
+
+    def model_path(self, variant: Variant) -> Path:
+        """Where a variant's graph lies."""
+        return self.path / variant.path
+
+    def golden_cases(self) -> tuple[GoldenCase, ...]:
+        """The golden cases.
+
+        Raises:
+            BundleError: They cannot be read.
+        """
+        return decode_cases((self.path / GOLDEN).read_bytes())
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Opens a bundle and verifies every content file against its manifest.
+
+    The order is: (0) the path is a directory; (1) the manifest is there, small, JSON and of a
+    schema version known here; (2) no path in it leaves the bundle; (3) it parses, unknown keys
+    being errors; (4) what lies in the directory is plain files, and (5) exactly those listed;
+    (6) sizes, then (7) digests agree.
+
+    Raises:
+        UsageError: There is no directory at the path.
+        BundleError: The bundle is not what it says it is; the code names the fault.
+    """
+    # (0) a directory
+    if not path.is_dir() or path.is_symlink():
+        raise UsageError("bundle.not-found", f"there is no bundle directory at {path}")
+    path = path.resolve()
+    # (1) its manifest, as bytes and as JSON
+    encoded = _read_manifest(path)
+    content = _parse_json(encoded)
+    # (2) before anything else looks at a path
+    _check_paths(content)
+    # (3) the schema
+    manifest = _parse_manifest(encoded)
+    # (4) what lies there
+    found = set(_walk(path))
+    # (5) against what should
+    _check_listing(path, manifest, found)
+    # (6) sizes first, since they are cheap, then (7) digests
+    for relative, entry in sorted(manifest.files.items()):
+        _check_file(path, relative, entry)
+    return Bundle(path=path, manifest=manifest, digest=content_digest(encoded, manifest.files))
+
+
+def _read_manifest(path: Path) -> bytes:
+    file = path / MANIFEST
+    if file.is_symlink():
+        raise BundleError("bundle.symlink", f"{MANIFEST} is a symbolic link", _REBUILD)
+    if not file.is_file():
+        raise BundleError("bundle.no-manifest", f"{path} holds no {MANIFEST}", "is it a bundle?")
+    if file.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise BundleError("bundle.manifest", f"{MANIFEST} is larger than a manifest can be")
+    return file.read_bytes()
+
+
+def _parse_json(encoded: bytes) -> dict[str, object]:
+    try:
+        content = json.loads(encoded)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            "bundle.manifest", f"{MANIFEST} is not JSON: {error}", _REBUILD
+        ) from error
+    if not isinstance(content, dict):
+        raise BundleError("bundle.manifest", f"{MANIFEST} is not a JSON object", _REBUILD)
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise BundleError(
+            "bundle.schema-version",
+            f"{MANIFEST} has schema version {version!r}; this headrace reads {SCHEMA_VERSION}",
+            "serve it with a newer headrace, or compile it anew with this one",
+        )
+    return content
+
+
+def _check_paths(content: dict[str, object]) -> None:
+    files = content.get("files")
+    for relative in files if isinstance(files, dict) else ():
+        if not is_safe_path(relative):
+            raise BundleError(
+                "bundle.escaping",
+                f"{MANIFEST} lists the path {relative!r}, which may leave the bundle",
+                "do not use this bundle: honest builds never write such a path",
+            )
+
+
+def _parse_manifest(encoded: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(encoded)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the manifest"
+        raise BundleError(
+            "bundle.manifest",
+            f"{MANIFEST} does not fit schema version {SCHEMA_VERSION}: {where}: {first['msg']}",
+            _REBUILD,
+        ) from error
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Every file of the bundle, relative; anything but plain files and directories is refused."""
+    pending, count = [root], 0
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                relative = Path(entry.path).relative_to(root).as_posix()
+                count += 1
+                if count > _MAX_FILES:
+                    raise BundleError("bundle.extra", f"the bundle holds over {_MAX_FILES} files")
+                if entry.is_symlink():
+                    raise BundleError("bundle.symlink", f"{relative} is a symbolic link", _REBUILD)
+                if entry.is_dir():
+                    pending.append(Path(entry.path))
+                elif entry.is_file():
+                    yield relative
+                else:
+                    raise BundleError("bundle.extra", f"{relative} is not a plain file", _REBUILD)
+
+
+def _check_listing(path: Path, manifest: Manifest, found: set[str]) -> None:
+    missing = sorted(set(manifest.files) - found)
+    if missing:
+        raise BundleError("bundle.missing", f"{missing[0]} is missing from {path}", _REBUILD)
+    extra = sorted(
+        name
+        for name in found - set(manifest.files) - {MANIFEST}
+        if not name.startswith(OUTSIDE_CONTENT)
+    )
+    if extra:
+        raise BundleError(
+            "bundle.extra",
+            f"{extra[0]} lies in {path}, and its manifest does not list it",
+            "remove what was added, or compile anew",
+        )
+
+
+def _check_file(path: Path, relative: str, expected: FileEntry) -> None:
+    size = (path / relative).stat().st_size
+    if size != expected.size:
+        raise BundleError(
+            "bundle.truncated",
+            f"{relative} has {size} bytes where its manifest says {expected.size}",
+            _REBUILD,
+        )
+    if hash_file(path / relative) != expected:
+        raise BundleError(
+            "bundle.tampered",
+            f"{relative} was changed after the bundle was built: its sha256 does not match",
+            _REBUILD,
+        )

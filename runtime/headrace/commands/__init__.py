@@ -1,0 +1,1 @@
+"""The commands of the program, one module a theme; `headrace.cli` puts them together."""

@@ -1,0 +1,127 @@
+"""A session runs one graph on one provider, chosen by name and never silently another."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from headrace.errors import BundleError, InternalError, InvalidRequestError, MissingError
+from headrace.tensors import Array
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+
+
+class Session(Protocol):
+    """What the pipeline needs of an engine."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Prepared tensors by name in, every output by name out. Safe to call from many threads."""
+        ...
+
+
+def load_onnxruntime() -> Any:  # noqa: ANN401 - the module publishes no types
+    """The onnxruntime module.
+
+    Raises:
+        MissingError: Neither onnxruntime nor onnxruntime-gpu is installed.
+    """
+    try:
+        import onnxruntime as ort  # noqa: PLC0415 - an edge without an engine still answers --help
+    except ImportError as error:
+        raise MissingError(
+            "extra.engine",
+            "no engine is installed: onnxruntime cannot be imported",
+            "pip install 'headrace[cpu]', or 'headrace[gpu]' on a machine with a CUDA GPU",
+        ) from error
+    return ort
+
+
+class OrtSession:
+    """An ONNX Runtime session on exactly one provider, with the CPU for what it cannot place.
+
+    Args:
+        model: A path, or the bytes of a model without external data.
+        provider: An execution provider's name.
+        threads: Of one operator, in this session; 0 lets ONNX Runtime take the physical cores.
+
+    Raises:
+        MissingError: The provider is not in the installed onnxruntime, or found no device.
+        BundleError: The graph cannot be loaded.
+    """
+
+    def __init__(self, model: Path | bytes, *, provider: str = CPU, threads: int = 0) -> None:
+        ort = load_onnxruntime()
+        available = ort.get_available_providers()
+        if provider not in available:
+            raise _no_provider(provider, available)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        source = str(model) if isinstance(model, Path) else model
+        providers = [provider] if provider == CPU else [provider, CPU]
+        try:
+            session = ort.InferenceSession(source, sess_options=options, providers=providers)
+        except _faults(ort) as error:
+            shown = model.name if isinstance(model, Path) else "the model"
+            raise BundleError(
+                "bundle.graph", f"ONNX Runtime cannot load {shown}: {error}"
+            ) from error
+        if session.get_providers()[0] != provider:
+            raise _no_provider(provider, session.get_providers())
+        self._session: onnxruntime.InferenceSession = session
+        self._outputs = tuple(output.name for output in session.get_outputs())
+        self._faults = _faults(ort)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the graph; see `Session.run`.
+
+        Raises:
+            InvalidRequestError: A string input is not UTF-8, which ONNX Runtime cannot take.
+            InternalError: The graph failed on these inputs.
+        """
+        feeds = {name: _to_text(name, array) for name, array in inputs.items()}
+        try:
+            arrays = self._session.run(self._outputs, feeds)
+        except self._faults as error:
+            raise InternalError("model.failed", f"the model failed: {error}") from error
+        return {name: _to_bytes(array) for name, array in zip(self._outputs, arrays, strict=True)}
+
+
+def _to_text(name: str, array: Array) -> Array:
+    """BYTES as ONNX Runtime's binding takes them: it carries strings as `str` alone."""
+    if array.dtype != object:
+        return array
+    try:
+        texts = [element.decode() for element in array.ravel().tolist()]
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            "request.text", f"input '{name}' holds bytes that are not UTF-8 text"
+        ) from error
+    return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _to_bytes(array: Array) -> Array:
+    """BYTES as the rest of headrace holds them: an object array of `bytes`."""
+    if array.dtype != object:
+        return array
+    encoded = [element.encode() for element in array.ravel().tolist()]
+    return np.array(encoded, dtype=object).reshape(array.shape)
+
+
+def _faults(ort: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - see load_onnxruntime
+    """What onnxruntime's binding raises; its exceptions share no base of their own."""
+    kinds = vars(ort.capi.onnxruntime_pybind11_state).values()
+    own = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError, ValueError)
+
+
+def _no_provider(provider: str, available: Sequence[str]) -> MissingError:
+    return MissingError(
+        "provider.missing",
+        f"provider {provider} was asked for, and this machine has {', '.join(available)}",
+        "install the onnxruntime that holds it, or ask for another provider",
+    )

@@ -1,0 +1,1 @@
+"""One data plane behind two edges, HTTP and gRPC. Runs without Ray."""

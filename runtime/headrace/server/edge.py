@@ -1,0 +1,162 @@
+"""`headrace serve --edge`: both edges in one process, without Ray."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
+from headrace.bundle.open import Bundle
+from headrace.engine.model import Model, load_model
+from headrace.errors import UsageError
+from headrace.observe.metrics import Metrics, expose
+from headrace.processes import start_time
+from headrace.protocol.limits import Limits
+from headrace.server.config import ServeConfig
+from headrace.server.dataplane import DataPlane
+from headrace.server.grpc import DataPlaneMethods, start_grpc
+from headrace.server.http import http_app, model_routes, server_routes
+from headrace.server.service import (
+    ServiceRecord,
+    check_port,
+    clear,
+    new_service_id,
+    reclaim,
+    write_record,
+)
+
+
+def check_names(bundles: Sequence[Bundle]) -> None:
+    """Checks that a service's bundles have different names.
+
+    Raises:
+        UsageError: Two have one name.
+    """
+    names = [bundle.manifest.name for bundle in bundles]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError("serve.names", f"two of the bundles are called '{twice}'")
+
+
+def run_edge(
+    config: ServeConfig,
+    bundles: Sequence[Bundle],
+    home: Path,
+    announce: Callable[[ServiceRecord], None],
+) -> None:
+    """Serves until SIGTERM or SIGINT, then ends: no new requests, those in hand are answered.
+
+    Args:
+        announce: Called once, when requests are answered.
+
+    Raises:
+        MissingError: A port is in use, a provider or an extra is not there.
+        BundleError: A model fails its golden replay here.
+    """
+    check_names(bundles)
+    reclaim(home)
+    for port in filter(None, (config.http_port, config.grpc_port)):
+        check_port(config.host, port)
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    models = load_models(config, bundles, metrics)
+    plane = DataPlane(models, metrics, max_in_flight=config.max_in_flight)
+    record = ServiceRecord(
+        id=new_service_id(),
+        pid=os.getpid(),
+        started=start_time(os.getpid()) or 0,
+        mode="edge",
+        host=config.host,
+        http_port=config.http_port,
+        grpc_port=config.grpc_port,
+        models=tuple(bundle.label for bundle in bundles),
+    )
+    write_record(home, record)
+    scrape = partial(expose, registry)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config, plane, scrape, partial(announce, record)))
+    finally:
+        plane.close()
+        clear(home, record.id)
+
+
+def load_models(
+    config: ServeConfig, bundles: Sequence[Bundle], metrics: Metrics
+) -> tuple[Model, ...]:
+    """Loads every bundle: open, warm, replay golden cases; each load is recorded.
+
+    Raises:
+        MissingError: The provider is not to be had.
+        BundleError: A model fails its golden replay here.
+    """
+    models = []
+    for bundle in bundles:
+        model = load_model(
+            bundle, provider=config.provider, threads=config.threads, max_rows=config.max_rows
+        )
+        manifest = bundle.manifest
+        metrics.observe_load(
+            manifest.name, manifest.version, model.variant.name, model.load_seconds
+        )
+        models.append(model)
+    return tuple(models)
+
+
+async def _serve(
+    config: ServeConfig,
+    plane: DataPlane,
+    scrape: Callable[[], bytes],
+    announce: Callable[[], None],
+) -> None:
+    limits = Limits(max_body_bytes=config.max_body)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if config.grpc_port is None:
+            yield
+            return
+        methods = DataPlaneMethods(plane, limits)
+        server = await start_grpc(
+            methods, host=config.host, port=config.grpc_port, max_message=config.max_body
+        )
+        yield
+        await server.stop(grace=10)
+
+    async def ready() -> bool:
+        return True  # a model that is not ready was never put into the plane
+
+    routes = [*model_routes(plane, limits), *server_routes(ready, scrape)]
+    server = _AnnouncingServer(
+        uvicorn.Config(
+            http_app(routes, lifespan),
+            host=config.host,
+            port=config.http_port,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=10,
+        ),
+        announce,
+    )
+    await server.serve()
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """A uvicorn server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
