@@ -11,7 +11,7 @@ from io import BytesIO
 import numpy as np
 import numpy.typing as npt
 import pytest
-import simplejpeg  # type: ignore[import-untyped]  # its stubs lack the py.typed marker
+import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

@@ -1,0 +1,59 @@
+# Nothing but Python 3.11 or newer (with venv), Git and make is needed: each target sets up .venv.
+PYTHON ?= python3
+# Where torch comes from; empty takes what pip is configured with (see README, "What it installs").
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+export PIP_NO_WARN_SCRIPT_LOCATION := 1
+
+.PHONY: help setup demo lint types test test-services soak bench-coldstart constraints clean
+
+help:
+	@echo "make demo           compile EfficientNet-Lite0, serve it on Ray, ask it over HTTP and gRPC"
+	@echo "make test           lint, types and the test suite"
+	@echo "make test-services  what needs Debian's packages (installs them: Prometheus)"
+	@echo "make soak           long fuzzing and many restarts; writes dated results to docs/soak"
+	@echo "make setup          only the environment, in $(VENV)"
+
+setup: $(VENV)/.stamp
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("headrace needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,serve,compiler,examples,test]'
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/image_classification/demo.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+	$(BIN)/mypy tests examples
+
+test: lint types
+	$(BIN)/pytest
+
+test-services: setup
+	sh tests/services/install.sh
+	$(BIN)/pytest tests/services
+
+soak: setup
+	$(BIN)/pytest tests/soak --timeout 7200
+
+bench-coldstart: setup
+	$(BIN)/python -m headrace_bench.coldstart
+
+# Writes down what is installed in .venv as the exact, tested set.
+constraints: setup
+	$(PIP) freeze --exclude-editable | sed 's/+cpu$$//; s/^torch @.*/torch==2.13.0/' > constraints.txt
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
