@@ -1,1 +1,32 @@
-"""Turns a recipe into a bundle: capture, export, prove, package."""
+"""Turns a recipe into a bundle: capture, export, prove, package.
+
+What a recipe needs is imported from here; none of it imports torch or onnx.
+"""
+
+from headrace.bundle.manifest import Tolerance
+from headrace.postprocess.spec import Softmax, TopK
+from headrace.preprocess.spec import (
+    CenterCrop,
+    Decode,
+    ImagePreprocessing,
+    Layout,
+    Normalize,
+    Resize,
+)
+from headrace.tensors import TensorSpec
+from headrace_compiler.recipe import Budget, Recipe
+
+__all__ = [
+    "Budget",
+    "CenterCrop",
+    "Decode",
+    "ImagePreprocessing",
+    "Layout",
+    "Normalize",
+    "Recipe",
+    "Resize",
+    "Softmax",
+    "TensorSpec",
+    "Tolerance",
+    "TopK",
+]

@@ -55,7 +55,7 @@ def linear(weight: np.ndarray[Any, Any], external: str = "") -> bytes:
         [tensor],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def make(name: str, model: bytes) -> Path:

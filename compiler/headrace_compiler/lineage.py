@@ -1,0 +1,92 @@
+"""What made a bundle's content; nothing of it depends on when or where a build ran."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.bundle.manifest import SUFFIX, Lineage
+
+_DISTRIBUTIONS = (
+    "headrace",
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxscript",
+    "pillow",
+    "simplejpeg",
+    "torch",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a build before it starts.
+
+    Attributes:
+        recipe: sha256 of the recipe file.
+        commit: As `git_commit` gives it.
+    """
+
+    recipe: str
+    commit: str
+    seed: int
+    target: str
+
+
+def trace(origin: Origin, samples: str, weights: str, steps: tuple[str, ...]) -> Lineage:
+    """The lineage of a bundle.
+
+    Args:
+        samples: sha256 over the samples drawn.
+        weights: sha256 over the model's weights.
+        steps: The plan, in order.
+    """
+    return Lineage(
+        recipe=origin.recipe,
+        weights=weights,
+        samples=samples,
+        commit=origin.commit,
+        seed=origin.seed,
+        target=origin.target,
+        tools=tool_versions(),
+        steps=steps,
+    )
+
+
+def tool_versions() -> dict[str, str]:
+    """The versions of Python and of the distributions that take part, by name."""
+    versions = {name: importlib.metadata.version(name) for name in _DISTRIBUTIONS}
+    return {"python": platform.python_version(), **versions}
+
+
+def git_commit(folder: Path) -> str:
+    """The commit of a folder's repository, with `-dirty` if the folder has changes.
+
+    Bundles that lie in the folder are no changes. Empty without a repository, a commit, or git.
+    """
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    if not commit:
+        return ""
+    changes = _git(folder, "status", "--porcelain", "--", ".", f":(exclude,glob)**/*{SUFFIX}/**")
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    program = shutil.which("git")
+    if program is None:
+        return ""
+    # A hook that runs this build points git at its own repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(  # noqa: S603 - git itself, with arguments of our own
+        [program, "-C", str(folder), *arguments],
+        capture_output=True,
+        check=False,
+        env=environment,
+        text=True,
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""

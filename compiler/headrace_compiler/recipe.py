@@ -1,0 +1,103 @@
+"""What the user declares: one `Recipe`, in a Python file of its own."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from headrace.bundle.manifest import Name, Tolerance, Version, check_processing
+from headrace.postprocess.spec import Postprocessing
+from headrace.preprocess.spec import ImagePreprocessing
+from headrace.tensors import BATCH, Array, Frozen, TensorSpec
+
+Sample = Mapping[str, bytes | Array]
+"""One request: an encoded image (bytes) under the raw input's name where preprocessing is
+declared, or else one array an input, each with its batch axis."""
+
+SOURCES = (".pt2", ".onnx")
+"""What a model may be read from: a program of torch.export, or a graph."""
+
+
+class Budget(Frozen):
+    """What a build may cost in fidelity.
+
+    Attributes:
+        parity: How far an fp32 graph may lie from the source model. Reordered float32 sums of a
+            deep network differ by about 1e-5 of its outputs' size.
+    """
+
+    parity: Tolerance = Tolerance(absolute=1e-4, relative=1e-3)
+
+
+class Recipe(Frozen):
+    """A model and what is needed to prove it.
+
+    Attributes:
+        name: Of the bundle; lower case.
+        version: Of the bundle, as 1, 1.2 or 1.2.3.
+        description: One sentence for people.
+        model: A function that returns the `torch.nn.Module`, or the path of a `.pt2` or `.onnx`
+            file, relative to the recipe file.
+        inputs: Of the model, in the order of `forward`'s arguments. A name as an axis makes it
+            dynamic; the axis called `batch` is the one along which requests are batched, and
+            stands first.
+        outputs: Their names, in the order in which the model returns them. By default the keys of
+            the dictionary it returns, the names in the graph, or `output0`, `output1`, ...
+        preprocessing: What turns an encoded image into the model's one input.
+        postprocessing: What turns logits into an answer.
+        samples: A function that returns typical requests: the model is captured, compared and
+            proven on the first few of them.
+        evaluation: A function that returns pairs of a sample and its label.
+        budget: What the build may cost in fidelity.
+        seed: Of torch, NumPy and `random` while the recipe's functions run.
+    """
+
+    name: Name
+    version: Version
+    description: str = ""
+    model: Callable[[], object] | Path | str
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, strict=False)]
+    outputs: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    preprocessing: ImagePreprocessing | None = None
+    postprocessing: Postprocessing | None = None
+    samples: Callable[[], Iterable[Sample]]
+    evaluation: Callable[[], Iterable[tuple[Sample, object]]] | None = None
+    budget: Budget = Budget()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @field_validator("model", mode="after")
+    @classmethod
+    def _known_source(cls, model: object) -> object:
+        if isinstance(model, str | Path) and Path(model).suffix not in SOURCES:
+            raise ValueError(f"a model file ends in {' or '.join(SOURCES)}")
+        return model
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [*(spec.name for spec in self.inputs), *self.outputs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"'{twice[0]}' names more than one input or output")
+        for spec in self.inputs:
+            if spec.datatype == "BYTES":
+                raise ValueError(f"input '{spec.name}': a model takes no BYTES")
+            if BATCH in spec.shape[1:]:
+                raise ValueError(f"input '{spec.name}': the axis '{BATCH}' stands first")
+        check_processing(self.inputs, (), self.preprocessing, None)
+        wanted = self.postprocessing
+        if wanted is not None and self.outputs and wanted.output not in self.outputs:
+            raise ValueError(f"postprocessing reads '{wanted.output}', which is no output")
+        return self
+
+    @property
+    def batched(self) -> bool:
+        """True if every input has the batch axis first."""
+        return all(spec.shape[:1] == (BATCH,) for spec in self.inputs)
+
+    @property
+    def dynamic_axes(self) -> frozenset[str]:
+        """The names of the axes whose size a request chooses."""
+        return frozenset(
+            axis for spec in self.inputs for axis in spec.shape if isinstance(axis, str)
+        )

@@ -1,0 +1,80 @@
+"""Makes an ONNX graph of what was captured, under the declared names."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch.export import ExportedProgram
+
+from headrace.bundle.manifest import check_processing
+from headrace.errors import UsageError
+from headrace.tensors import TensorSpec
+from headrace_compiler.boundary import Translated
+from headrace_compiler.chatter import quiet
+from headrace_compiler.export_faults import conversion_fault
+from headrace_compiler.graph import (
+    Graph,
+    encode,
+    input_specs,
+    name_axes,
+    output_specs,
+    rename,
+    strip,
+)
+from headrace_compiler.onnx_source import LARGEST
+from headrace_compiler.recipe import Recipe
+from headrace_compiler.source import Source
+
+OPSET = 20
+"""What the exporter translates to without a conversion, and every engine reads."""
+
+
+def export(recipe: Recipe, folder: Path, source: Source) -> Graph:
+    """Makes the graph and checks it against the declaration.
+
+    Args:
+        folder: Of the recipe, to name the line at fault.
+
+    Raises:
+        UsageError: An operator has no counterpart in ONNX, or the graph's inputs, outputs or
+            axes are not those declared, or do not fit pre- and postprocessing.
+    """
+    model = _convert(source.captured, folder)
+    strip(model)
+    rename(model, source.inputs, tuple(source.outputs))
+    inputs = input_specs(model, recipe.inputs)
+    name_axes(model, inputs)
+    ranks = {name: array.ndim for name, array in source.outputs.items()}
+    outputs = output_specs(model, recipe.dynamic_axes, ranks, batched=recipe.batched)
+    _check_processing(recipe, inputs, outputs)
+    return Graph(content=encode(model), inputs=inputs, outputs=outputs)
+
+
+def _convert(captured: ExportedProgram | bytes, folder: Path) -> ir.Model:
+    if isinstance(captured, bytes):
+        given: ir.Model = ir.from_proto(onnx.ModelProto.FromString(captured))
+        return given
+    weights = [*captured.state_dict.values(), *captured.constants.values()]
+    tensors = [weight for weight in weights if isinstance(weight, torch.Tensor)]
+    if sum(tensor.nbytes for tensor in tensors) > LARGEST:
+        raise UsageError("model.too-large", "the model holds more than 2 GiB of weights")
+    with Translated(lambda error: conversion_fault(error, folder)), quiet():
+        program = torch.onnx.export(
+            captured, dynamo=True, opset_version=OPSET, optimize=False, verbose=False
+        )
+    if program is None:
+        raise RuntimeError("the exporter returned no program")
+    model: ir.Model = program.model
+    return model
+
+
+def _check_processing(
+    recipe: Recipe, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> None:
+    try:
+        check_processing(inputs, outputs, recipe.preprocessing, recipe.postprocessing)
+    except ValueError as error:
+        raise UsageError(
+            "recipe.processing", f"the recipe does not fit the model: {error}"
+        ) from error
