@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 from headrace.bundle.digest import hash_file
-from headrace.bundle.write import bundle_name
+from headrace.bundle.manifest import BuildRecord
+from headrace.bundle.write import bundle_name, write_build_record
 from headrace.errors import HeadraceError, MissingError, UsageError
+from headrace.hardware import detect_hardware
 from headrace_compiler.loading import importable, load_recipe
 
 P = ParamSpec("P")
@@ -103,15 +105,16 @@ def build(
     with importable(path.parent):
         declared = load_recipe(path)
         _refuse_existing(out / bundle_name(declared.name, declared.version), replace=replace)
-        origin = Origin(
-            recipe=hash_file(path).sha256,
-            commit=git_commit(path.parent),
-            seed=declared.seed,
-            target=target,
-        )
+        origin = Origin(recipe=hash_file(path).sha256, seed=declared.seed, target=target)
         runner = _Runner(progress or Silent())
         job = Job(declared, path.parent, origin, Destination(out, replace=replace))
         package = PLANS[target](runner, job)
+    record = BuildRecord(
+        commit=git_commit(path.parent),
+        fingerprint=detect_hardware().fingerprint,
+        seconds={step.name: round(step.seconds, 3) for step in runner.records},
+    )
+    write_build_record(package.path, record)
     return Built(path=package.path, digest=package.digest, steps=tuple(runner.records))
 
 

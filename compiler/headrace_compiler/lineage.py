@@ -29,11 +29,9 @@ class Origin:
 
     Attributes:
         recipe: sha256 of the recipe file.
-        commit: As `git_commit` gives it.
     """
 
     recipe: str
-    commit: str
     seed: int
     target: str
 
@@ -50,7 +48,6 @@ def trace(origin: Origin, samples: str, weights: str, steps: tuple[str, ...]) ->
         recipe=origin.recipe,
         weights=weights,
         samples=samples,
-        commit=origin.commit,
         seed=origin.seed,
         target=origin.target,
         tools=tool_versions(),

@@ -89,7 +89,6 @@ def make(name: str, model: bytes) -> Path:
             recipe=NONE,
             weights=NONE,
             samples=NONE,
-            commit="",
             seed=0,
             target="cpu",
             tools={},

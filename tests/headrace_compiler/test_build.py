@@ -1,7 +1,5 @@
 """Building bundles from end to end."""
 
-# ruff: noqa: TID251 - the compiler stands on torch and onnx, and so do its tests
-
 import json
 import signal
 import subprocess
@@ -15,8 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from headrace.bundle.manifest import MANIFEST, Manifest
+from headrace.bundle.manifest import BUILD_RECORD, MANIFEST, Manifest
+from headrace.bundle.open import open_bundle
 from headrace.errors import CheckError, MissingError, UsageError
+from headrace.hardware import detect_hardware
 from headrace_compiler.build import Built, build
 
 Write = Callable[..., Path]
@@ -76,11 +76,23 @@ def test_the_manifest_tells_what_was_built(tmp_path: Path, write_recipe: Write) 
     assert built.path == tmp_path / "tiny-1.0.bundle"
     assert tuple(told) == tuple(record.name for record in built.steps) == STEPS
     assert found.lineage.steps == STEPS
-    assert (found.lineage.target, found.lineage.commit) == ("cpu", "")
+    assert found.lineage.target == "cpu"
     assert found.parity[0].batch_sizes == (1, 2, 3, 7)
     assert found.batched
     text = (built.path / MANIFEST).read_text()
     assert str(tmp_path) not in text
+
+
+def test_the_build_record_is_no_content(tmp_path: Path, write_recipe: Write) -> None:
+    """Where and how fast a bundle was built lies beside its content, and changes no digest."""
+    built = build(write_recipe(), out=tmp_path)
+    bundle = open_bundle(built.path)
+    record = bundle.build_record()
+    assert record is not None
+    assert record.fingerprint == detect_hardware().fingerprint
+    assert tuple(record.seconds) == STEPS
+    (built.path / BUILD_RECORD).unlink()
+    assert open_bundle(built.path).digest == bundle.digest == built.digest
 
 
 def test_onnxruntime_opens_a_bundle_by_itself(tmp_path: Path, write_recipe: Write) -> None:

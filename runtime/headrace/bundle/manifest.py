@@ -19,9 +19,10 @@ MANIFEST = "headrace.json"
 PACKAGE_MANIFEST = "manifest.json"
 COMPONENT = "model/component.json"
 GOLDEN = "golden/cases.safetensors"
+BUILD_RECORD = "build.json"
 SUFFIX = ".bundle"
 
-OUTSIDE_CONTENT = ("measured/", "report.html", "model.sig")
+OUTSIDE_CONTENT = ("measured/", BUILD_RECORD, "report.html", "model.sig")
 """Names for what is added to a bundle after it was built; they are no part of its digest."""
 RESERVED = ("kernels/", "sketches/", "sbom.cdx.json")
 """Content of later schema versions; a version 1 bundle holds none of it."""
@@ -88,8 +89,6 @@ class Lineage(Frozen):
         recipe: sha256 of the recipe file.
         weights: sha256 over the names, dtypes and bytes of the model's parameters and buffers.
         samples: sha256 over the sample data that the build drew.
-        commit: The recipe's Git commit, with `-dirty` where the recipe's folder had changes; empty
-            where there is no repository.
         tools: Versions of what took part.
         steps: The plan, in order.
     """
@@ -97,11 +96,25 @@ class Lineage(Frozen):
     recipe: Digest
     weights: Digest
     samples: Digest
-    commit: str
     seed: int
     target: str
     tools: dict[str, str]
     steps: tuple[str, ...]
+
+
+class BuildRecord(Frozen):
+    """`build.json`: what is true of one build, and not of the content that it made.
+
+    Attributes:
+        commit: Of the recipe's repository, with `-dirty` where the recipe's folder had changes;
+            empty where there is no repository.
+        fingerprint: Of the machine (`headrace.hardware`).
+        seconds: Of each step.
+    """
+
+    commit: str
+    fingerprint: str
+    seconds: dict[str, float]
 
 
 class Manifest(Frozen):

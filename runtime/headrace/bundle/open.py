@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from headrace.bundle.digest import content_digest, hash_file
 from headrace.bundle.golden import GoldenCase, decode_cases
 from headrace.bundle.manifest import (
+    BUILD_RECORD,
     GOLDEN,
     MANIFEST,
     OUTSIDE_CONTENT,
     SCHEMA_VERSION,
+    BuildRecord,
     FileEntry,
     Manifest,
     Variant,
@@ -51,6 +53,24 @@ class Bundle:
     def model_path(self, variant: Variant) -> Path:
         """Where a variant's graph lies."""
         return self.path / variant.path
+
+    def build_record(self) -> BuildRecord | None:
+        """What the bundle says of its build, if it does; nothing vouches for it.
+
+        Raises:
+            BundleError: It cannot be read.
+        """
+        path = self.path / BUILD_RECORD
+        if not path.exists():
+            return None
+        try:
+            return BuildRecord.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise BundleError(
+                "bundle.build-record",
+                f"{BUILD_RECORD} cannot be read",
+                "remove it; it is no content",
+            ) from error
 
     def golden_cases(self) -> tuple[GoldenCase, ...]:
         """The golden cases.

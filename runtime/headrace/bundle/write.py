@@ -9,11 +9,13 @@ from pathlib import Path
 
 from headrace.bundle.digest import content_digest, hash_bytes
 from headrace.bundle.manifest import (
+    BUILD_RECORD,
     COMPONENT,
     MANIFEST,
     PACKAGE_MANIFEST,
     SCHEMA_VERSION,
     SUFFIX,
+    BuildRecord,
     Manifest,
     Variant,
 )
@@ -93,6 +95,17 @@ def write_bundle(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target, digest
+
+
+def write_build_record(bundle: Path, record: BuildRecord) -> None:
+    """Writes down beside a bundle's content where it was built.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    partial = bundle.with_name(f".{bundle.name}.record")
+    partial.write_text(record.model_dump_json(indent=1) + "\n")
+    partial.rename(bundle / BUILD_RECORD)
 
 
 def _write_files(root: Path, files: Mapping[str, bytes]) -> None:

@@ -201,7 +201,9 @@ def describe_models(names: tuple[str, ...]) -> list[dict[str, object]]:
                 "name": name,
                 "status": application.status.value,
                 "replicas": replicas,
-                "message": application.message,
+                "message": "\n".join(
+                    [application.message, *(d.message for d in application.deployments.values())]
+                ).strip(),
             }
         )
     return found

@@ -9,12 +9,13 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from headrace.bundle.open import Bundle
@@ -74,13 +75,16 @@ def run_cluster(
         grpc_port=config.grpc_port,
         models=tuple(bundle.label for bundle in bundles),
     )
-    with _service(home, record, config) as directory:
+    # Ray prints what its processes say; only the announcement belongs on standard output.
+    out = sys.stdout
+    with redirect_stdout(sys.stderr), _service(home, record, config) as directory:
         threads = _threads(config, len(bundles))
         progress("starting Ray")
         _start_ray(record.id, max(_cores(), threads * config.max_replicas * len(bundles)))
         end_on_signals()  # Ray has put its own handlers in place, which abort
         _start_applications(config, bundles, directory / METRICS_DIRECTORY, threads, progress)
-        announce(record)
+        with redirect_stdout(out):
+            announce(record)
         while True:
             time.sleep(3600)  # until a signal
 
@@ -157,10 +161,18 @@ def _threads(config: ServeConfig, models: int) -> int:
 
 
 def _why(models: tuple[str, ...]) -> str:
-    from headrace.cluster.application import describe_models  # noqa: PLC0415
+    from headrace.cluster.application import describe_models  # noqa: PLC0415 - as ray
 
     failed = [state for state in describe_models(models) if state["status"] != "RUNNING"]
-    return "; ".join(f"model '{state['name']}': {state['message']}" for state in failed)
+    return "; ".join(
+        f"model '{state['name']}': {reason(str(state['message']))}" for state in failed
+    )
+
+
+def reason(message: str) -> str:
+    """The last line of the traceback in a Serve message; an error of ours without its class."""
+    last = message.strip().rpartition("\n")[2]
+    return re.sub(r"^headrace\.errors\.\w+: ", "", last)
 
 
 def _end_ray() -> None:
@@ -180,7 +192,7 @@ def _ask_ray_to_end() -> None:
         return
     # Ray reports that its controller was killed, which is what was asked for; whether anything
     # is left is seen by the sweep, not by what is said here.
-    with redirect_stderr(io.StringIO()):
+    with redirect_stderr(io.StringIO()) as said, redirect_stdout(said):
         try:
             serve.shutdown()  # type: ignore[no-untyped-call]
         finally:

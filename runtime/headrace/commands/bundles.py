@@ -58,7 +58,7 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
             if variant.name in parities
         ],
     )
-    lineage = manifest.lineage
+    lineage, record = manifest.lineage, bundle.build_record()
     print_table(
         "lineage",
         ("", ""),
@@ -66,7 +66,7 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
             ("recipe", lineage.recipe),
             ("weights", lineage.weights),
             ("samples", lineage.samples),
-            ("commit", lineage.commit or "none"),
+            ("commit", (record.commit if record else "") or "none"),
             ("target, seed", f"{lineage.target}, {lineage.seed}"),
             ("steps", " → ".join(lineage.steps)),
             ("tools", ", ".join(f"{tool} {number}" for tool, number in lineage.tools.items())),

@@ -1,7 +1,5 @@
 """Capturing models: modules, programs, and what is said of models that cannot be captured."""
 
-# ruff: noqa: TID251 - the compiler stands on torch and onnx, and so do its tests
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Exporting to ONNX: names, axes, and what is said of models that do not fit."""
 
-# ruff: noqa: TID251 - the compiler stands on torch and onnx, and so do its tests
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Simplifying a graph."""
 
-# ruff: noqa: TID251 - the compiler stands on torch and onnx, and so do its tests
-
 from collections.abc import Callable
 from typing import Any
 
