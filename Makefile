@@ -49,7 +49,8 @@ soak: setup
 	$(BIN)/pytest tests/soak --timeout 7200
 
 bench-coldstart: setup
-	$(BIN)/python -m headrace_bench.coldstart
+	$(BIN)/headrace compile examples/image_classification/recipe.py --out .demo --force
+	$(BIN)/python -m headrace_bench.coldstart .demo/efficientnet-lite0-1.bundle
 
 # Writes down what is installed in .venv as the exact, tested set.
 constraints: setup
