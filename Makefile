@@ -46,6 +46,7 @@ test-services: setup
 	$(BIN)/pytest tests/services
 
 soak: setup
+	HEADRACE_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/headrace/protocol/test_fuzz.py --timeout 7200
 	$(BIN)/pytest tests/soak --timeout 7200
 
 bench-coldstart: setup

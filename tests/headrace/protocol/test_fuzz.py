@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import numpy as np
 import tritonclient.http
@@ -17,7 +18,10 @@ from headrace.protocol.messages import InferRequest, InferResponse
 from headrace.tensors import NUMPY_DTYPES
 
 LIMITS = Limits(max_body_bytes=1 << 16, max_elements=1 << 12, max_json_depth=16)
-EXAMPLES = settings(max_examples=300, deadline=None)
+# `make soak` asks for many more.
+EXAMPLES = settings(
+    max_examples=int(os.environ.get("HEADRACE_FUZZ_EXAMPLES", "300")), deadline=None
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda values: (
