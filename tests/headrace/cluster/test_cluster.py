@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -198,3 +199,23 @@ def test_a_model_that_fails_its_golden_cases_does_not_come_up(tmp_path: Path) ->
     assert failed.returncode == 1
     assert "golden case 0" in json.loads(failed.stdout)["error"]["message"]
     assert list((tmp_path / "services").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [(5_000_000, "this server takes 256"), (9_000_000, "larger than|takes .* bytes")],
+)
+@pytest.mark.parametrize("transport", [tritonclient.http, tritonclient.grpc])
+def test_large_requests_reach_the_replica_or_are_refused(
+    service: Service, transport: ModuleType, rows: int, sentence: str
+) -> None:
+    """60 MB arrive (and hold too many rows); 108 MB are more than a body may have."""
+    http = transport is tritonclient.http
+    address = service.url.removeprefix("http://") if http else service.grpc
+    tensor = transport.InferInput("x", [rows, 3], "FP32")
+    tensor.set_data_from_numpy(np.zeros((rows, 3), np.float32))
+    with transport.InferenceServerClient(address) as client:
+        with pytest.raises(InferenceServerException, match=sentence) as refused:
+            client.infer("linear", [tensor])
+        expected = {"413", "StatusCode.RESOURCE_EXHAUSTED"}
+        assert refused.value.status() in expected
