@@ -36,7 +36,7 @@ console = Console()
 
 def run(*arguments: str) -> dict[str, Any]:
     """Runs the program, and returns its JSON document."""
-    console.print(f"[bold]$ headrace {' '.join(arguments)}[/bold]")
+    console.print(f"[bold]$ headrace {' '.join(arguments)}[/bold]", soft_wrap=True)
     done = subprocess.run(  # noqa: S603 - our own program
         [HEADRACE, *arguments, "--json"], stdout=subprocess.PIPE, check=True
     )
@@ -61,7 +61,7 @@ def serving(bundle: str) -> Iterator[dict[str, Any]]:
         yield json.loads(document + line)
     finally:
         server.send_signal(signal.SIGTERM)
-        console.print(f"the service ended with exit status {server.wait(START_S)}")
+        console.print(f"the service ended with exit status {server.wait(START_S)}", highlight=False)
 
 
 def ask_http(client: tritonclient.http.InferenceServerClient, photograph: bytes) -> Any:  # noqa: ANN401
@@ -95,14 +95,13 @@ def stage_sums(url: str) -> dict[str, float]:
 def show(photograph: str, road: str, answer: Any, took: float, stages: dict[str, float]) -> str:  # noqa: ANN401
     """Prints one answer, and returns its best label."""
     scores, labels = answer.as_numpy("scores")[0], answer.as_numpy("labels")[0]
-    table = Table(title=f"{photograph} over {road}: {took * 1e3:.1f} ms", title_justify="left")
-    table.add_column("score", justify="right")
-    table.add_column("label")
+    console.print(f"[bold]{photograph}[/bold] over {road}: {took * 1e3:.1f} ms")
+    table = Table(box=None, show_header=False, padding=(0, 1))
     for score, label in zip(scores, labels, strict=True):
         table.add_row(f"{score:.4f}", label.decode())
     console.print(table)
     times = "  ".join(f"{stage} {seconds * 1e3:.2f}" for stage, seconds in stages.items())
-    console.print(f"server, ms: {times}\n", style="dim")
+    console.print(f" server, ms: {times}\n", style="dim", highlight=False, soft_wrap=True)
     return str(labels[0].decode())
 
 
@@ -133,7 +132,7 @@ def ask_everything(service: dict[str, Any]) -> None:
 def main() -> None:
     """The whole journey."""
     os.environ.setdefault("HEADRACE_HOME", str(OUT.resolve() / "home"))
-    built = run("compile", str(HERE / "recipe.py"), "--out", str(OUT), "--force")
+    built = run("compile", os.path.relpath(HERE / "recipe.py"), "--out", str(OUT), "--force")
     bundle = str(Path(built["path"]))
     console.print(f"built {bundle}\n      {built['digest']}")
     verified = run("verify", bundle)

@@ -6,14 +6,22 @@ missing; 130 interrupted.
 
 import sys
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from headrace.commands import bundles, machine, predict, serving
-from headrace.commands.screen import print_json
-from headrace.errors import CheckError, HeadraceError, MissingError, RequestError, UsageError
+from headrace.commands.screen import print_json, visible
+from headrace.errors import (
+    HeadraceError,
+    InternalError,
+    MissingError,
+    RequestError,
+    UnavailableError,
+    UsageError,
+)
 from headrace.hardware import installed_version
 
 COMMANDS = "headrace.commands"
@@ -22,12 +30,10 @@ COMMANDS = "headrace.commands"
 
 def exit_status(error: HeadraceError) -> int:
     """The exit status that an error ends the program with."""
-    if isinstance(error, CheckError):
-        return 1
-    if isinstance(error, UsageError | RequestError):
-        return 2
-    if isinstance(error, MissingError):
+    if isinstance(error, MissingError | UnavailableError):
         return 3
+    if isinstance(error, UsageError | RequestError) and not isinstance(error, InternalError):
+        return 2
     return 1
 
 
@@ -51,33 +57,49 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Runs the program."""
     try:
-        build_app()()
+        sys.exit(build_app()(standalone_mode=False))
     except HeadraceError as error:
-        _print_error(error)
-        sys.exit(exit_status(error))
+        _end(error)
+    except typer.TyperException as error:
+        # Without any command, the help stands on the screen by now.
+        message = error.format_message() or "no command was given"
+        _end(UsageError("usage.command", message, "`--help` says what there is"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        _end(UsageError("usage.value", f"{where}: {first['msg']}"))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _print_error(MissingError("system", f"{where}{error.strerror or error}"))
-        sys.exit(3)
+        _end(MissingError("system.refused", f"{where}{error.strerror or error}"))
 
 
-def _options(
-    *,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - the form that typer calls
+    if asked:
         sys.stdout.write(f"headrace {installed_version('headrace')}\n")
         raise typer.Exit
 
 
-def _print_error(error: HeadraceError) -> None:
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _end(error: HeadraceError) -> NoReturn:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("error", style="bold red", end=": ")
-    console.print(error.message, markup=False)
+    console.print(visible(error.message), markup=False, emoji=False)
     if error.hint:
-        console.print(f"  {error.hint}", markup=False)
+        console.print(f"  {visible(error.hint)}", markup=False, emoji=False)
     if "--json" in sys.argv:
         print_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+    sys.exit(exit_status(error))
 
 
 if __name__ == "__main__":

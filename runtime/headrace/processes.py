@@ -7,7 +7,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -20,11 +21,11 @@ _START_TIME = 19  # field 22 of /proc/PID/stat, counted from behind the command'
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is none, or a zombie."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text()
+        stat = (_PROC / str(pid) / "stat").read_bytes()  # the command may be in any encoding
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[_START_TIME])
+    fields = stat.rpartition(b")")[2].split()
+    return None if fields[0] in {b"Z", b"X"} else int(fields[_START_TIME])
 
 
 def is_running(pid: int, started: int) -> bool:
@@ -49,12 +50,10 @@ def marked_processes(service: str) -> list[int]:
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """Sends a signal to each process that still exists."""
+    """Sends a signal to each process that still exists and takes signals from this user."""
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            continue
 
 
 def sweep(service: str, *, grace_s: float) -> bool:
@@ -94,6 +93,20 @@ def end_on_signals() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
+
+@contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """Within, an error after `end_on_signals` began the end is that end, and no fault.
+
+    Modules in C that are being imported turn the SystemExit of a signal into an ImportError.
+    """
+    try:
+        yield
+    except Exception:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+            raise SystemExit(0) from None
+        raise
 
 
 def wait_for_end(pid: int, started: int, timeout_s: float | None = None) -> bool:

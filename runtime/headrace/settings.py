@@ -5,6 +5,17 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.errors import UsageError
+
+
+def _default_home() -> Path:
+    try:
+        return Path.home() / ".headrace"
+    except RuntimeError as error:
+        raise UsageError(
+            "settings.home", "this user has no home directory", "set HEADRACE_HOME"
+        ) from error
+
 
 class Settings(BaseSettings):
     """The environment, prefix `HEADRACE_`.
@@ -13,9 +24,9 @@ class Settings(BaseSettings):
         home: The one place of state: records of running services, keys, caches. Owner-only.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_ignore_empty=True, frozen=True)
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".headrace")
+    home: Path = Field(default_factory=_default_home)
 
     def ensure_home(self) -> Path:
         """The home directory, made with owner-only permissions where it is not there."""

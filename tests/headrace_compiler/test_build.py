@@ -228,5 +228,5 @@ def test_the_files_are_plain_json(tmp_path: Path, write_recipe: Write) -> None:
     """A bundle is readable without headrace."""
     built = build(write_recipe(), out=tmp_path)
     names = sorted(str(path.relative_to(built.path)) for path in built.path.rglob("*.json"))
-    assert names == ["headrace.json", "manifest.json", "model/component.json"]
+    assert names == ["build.json", "headrace.json", "manifest.json", "model/component.json"]
     assert all(json.loads((built.path / name).read_text()) for name in names)

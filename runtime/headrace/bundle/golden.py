@@ -5,6 +5,7 @@ raw bytes they came from, so that a replay proves the preprocessing too. Keys in
 file are `CASE/raw/INPUT` (uint8, encoded bytes), `CASE/input/NAME` and `CASE/output/NAME`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from headrace.bundle.manifest import Tolerance
-from headrace.errors import BundleError
-from headrace.tensors import Array
+from headrace.bundle.manifest import Manifest, Tolerance
+from headrace.errors import BundleError, InvalidRequestError, RequestError, UsageError
+from headrace.tensors import Array, check_shape
+
+MAX_GOLDEN_BYTES = 1 << 30
+"""Of all cases together: they are held in memory while they are replayed."""
+_KEY = re.compile(r"(0|[1-9][0-9]{0,5})/(raw|input|output)/(.+)")
 
 PREPROCESSING = Tolerance(absolute=1e-4, relative=1e-5)
 """Prepared tensors are float32 whose operations may be fused in another order."""
@@ -51,7 +56,11 @@ class Deviation:
 
 
 def encode_cases(cases: Sequence[GoldenCase]) -> bytes:
-    """The cases as one safetensors file; equal cases give equal bytes."""
+    """The cases as one safetensors file; equal cases give equal bytes.
+
+    Raises:
+        UsageError: They are larger than a load would hold in memory.
+    """
     tensors: dict[str, Array] = {}
     for number, case in enumerate(cases):
         for name, content in case.raw.items():
@@ -60,6 +69,13 @@ def encode_cases(cases: Sequence[GoldenCase]) -> bytes:
             tensors[f"{number}/input/{name}"] = np.ascontiguousarray(array)
         for name, array in case.outputs.items():
             tensors[f"{number}/output/{name}"] = np.ascontiguousarray(array)
+    size = sum(array.nbytes for array in tensors.values())
+    if size > MAX_GOLDEN_BYTES * 0.99:  # the rest is for the file's header
+        raise UsageError(
+            "golden.size",
+            f"the golden cases take {size >> 20} MiB, and may take {MAX_GOLDEN_BYTES >> 20}",
+            "give smaller samples, or fewer rows in each",
+        )
     return save(dict(sorted(tensors.items())))
 
 
@@ -71,14 +87,17 @@ def decode_cases(content: bytes) -> tuple[GoldenCase, ...]:
     """
     try:
         tensors = load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:
+        # Unknown dtypes and shapes that NumPy does not take come as KeyError and ValueError.
         raise BundleError("bundle.golden", f"the golden cases cannot be read: {error}") from error
     parts: dict[int, dict[str, dict[str, Array]]] = {}
     for key, array in tensors.items():
-        number, _, rest = key.partition("/")
-        role, _, name = rest.partition("/")
-        if not number.isdecimal() or role not in {"raw", "input", "output"} or not name:
-            raise BundleError("bundle.golden", f"the golden cases hold an unknown key '{key}'")
+        matched = _KEY.fullmatch(key)
+        if matched is None:
+            raise BundleError("bundle.golden", f"the golden cases hold an unknown key '{key:.80}'")
+        number, role, name = matched.groups()
+        if role == "raw" and (array.dtype != np.uint8 or array.ndim != 1):
+            raise BundleError("bundle.golden", f"'{key:.80}' in the golden cases is not bytes")
         parts.setdefault(int(number), {"raw": {}, "input": {}, "output": {}})[role][name] = array
     if sorted(parts) != list(range(len(parts))) or not parts:
         raise BundleError("bundle.golden", "the golden cases are not numbered from 0")
@@ -90,6 +109,30 @@ def decode_cases(content: bytes) -> tuple[GoldenCase, ...]:
         )
         for number in range(len(parts))
     )
+
+
+def check_cases(cases: Sequence[GoldenCase], manifest: Manifest) -> None:
+    """Checks that every case gives each input that the manifest declares, and each output.
+
+    Raises:
+        BundleError: One does not, or holds raw bytes that no preprocessing takes.
+    """
+    raw = set() if manifest.preprocessing is None else {manifest.preprocessing.input}
+    for number, case in enumerate(cases):
+        for found, declared in ((case.inputs, manifest.inputs), (case.outputs, manifest.outputs)):
+            names = {spec.name for spec in declared}
+            if found.keys() != names or not case.raw.keys() <= raw:
+                odd = sorted((found.keys() ^ names) | (case.raw.keys() - raw))
+                raise BundleError(
+                    "bundle.golden",
+                    f"golden case {number} and the manifest do not agree on tensor '{odd[0]:.80}'",
+                )
+        bound: dict[str, int] = {}
+        try:
+            for spec in manifest.inputs:
+                check_shape(spec, case.inputs[spec.name], bound)
+        except (InvalidRequestError, UsageError) as error:
+            raise BundleError("bundle.golden", f"golden case {number}: {error}") from error
 
 
 def replay(
@@ -109,14 +152,22 @@ def replay(
         One deviation a tensor that was compared.
 
     Raises:
-        BundleError: A tensor lay outside its tolerance, is missing, or has another shape.
+        BundleError: A tensor lay outside its tolerance, is missing, or has another shape; or the
+            model or the preprocessing refused a case.
     """
     found: list[Deviation] = []
     for number, case in enumerate(cases):
-        if case.raw and prepare is not None:
-            prepared = prepare(case.raw)
-            found += _compare(number, "input", case.inputs, prepared, PREPROCESSING)
-        found += _compare(number, "output", case.outputs, run(case.inputs), tolerance)
+        try:
+            if case.raw and prepare is not None:
+                prepared = prepare(case.raw)
+                found += _compare(number, "input", case.inputs, prepared, PREPROCESSING)
+            found += _compare(number, "output", case.outputs, run(case.inputs), tolerance)
+        except RequestError as error:
+            raise BundleError(
+                "bundle.golden-mismatch", f"golden case {number} fails: {error}", error.hint
+            ) from error
+    if not found:
+        raise BundleError("bundle.golden", "the golden cases hold nothing to compare")
     worst = max(found, key=lambda deviation: deviation.excess)
     if worst.excess > 0:
         raise BundleError(
@@ -145,17 +196,20 @@ def _compare(
                 f"golden case {number}: {role} '{name}' should be"
                 f" {reference.dtype}{list(reference.shape)}, and is {shown}",
             )
-        wide, wide_reference = array.astype(np.float64), reference.astype(np.float64)
-        difference = np.abs(wide - wide_reference)
-        limit = tolerance.absolute + tolerance.relative * np.abs(wide_reference)
-        # NaN compares false with everything, so it is counted as infinitely far away.
-        excess = np.nan_to_num(difference - limit, nan=np.inf)
-        found.append(
-            Deviation(
-                case=number,
-                tensor=f"{role} '{name}'",
-                error=float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0)),
-                excess=float(excess.max(initial=-np.inf)),
-            )
-        )
+        error, excess = _distance(array, reference, tolerance)
+        found.append(Deviation(number, f"{role} '{name}'", error, excess))
     return found
+
+
+def _distance(array: Array, reference: Array, tolerance: Tolerance) -> tuple[float, float]:
+    """The error and the excess of a `Deviation`; an infinity is only near the same infinity."""
+    wide, wide_reference = array.astype(np.float64), reference.astype(np.float64)
+    same = np.isinf(wide_reference) & (wide == wide_reference)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.where(same, 0.0, np.abs(wide - wide_reference))
+        limit = tolerance.absolute + tolerance.relative * np.abs(wide_reference)
+        excess = np.where(same, -np.inf, difference - limit)
+    # NaN compares false with everything, so it is counted as infinitely far away.
+    difference[np.isnan(difference)] = np.inf
+    excess[np.isnan(excess)] = np.inf
+    return float(difference.max(initial=0.0)), float(excess.max(initial=-np.inf))

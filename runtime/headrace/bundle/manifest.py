@@ -8,7 +8,7 @@ import json
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from headrace.postprocess.spec import Postprocessing, Softmax, TopK
 from headrace.preprocess.spec import ImagePreprocessing
@@ -21,13 +21,15 @@ COMPONENT = "model/component.json"
 GOLDEN = "golden/cases.safetensors"
 BUILD_RECORD = "build.json"
 SUFFIX = ".bundle"
+MAX_PATH = 255
+"""The longest path in a bundle, in characters."""
 
 OUTSIDE_CONTENT = ("measured/", BUILD_RECORD, "report.html", "model.sig")
 """Names for what is added to a bundle after it was built; they are no part of its digest."""
 RESERVED = ("kernels/", "sketches/", "sbom.cdx.json")
 """Content of later schema versions; a version 1 bundle holds none of it."""
 
-_PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*$")
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$", max_length=64)]
 Version = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$", max_length=32)]
@@ -35,7 +37,12 @@ Version = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$", max_length=32
 
 def is_safe_path(path: str) -> bool:
     """True for a relative path with plain components, none of which can climb out."""
-    return _PATH.match(path) is not None and len(path) <= 255
+    return len(path) <= MAX_PATH and _PATH.fullmatch(path) is not None
+
+
+def is_among(path: str, names: tuple[str, ...]) -> bool:
+    """True if a path is one of `names` or lies below one."""
+    return any(f"{path}/".startswith(f"{name.rstrip('/')}/") for name in names)
 
 
 class FileEntry(Frozen):
@@ -138,11 +145,18 @@ class Manifest(Frozen):
         for path in (*self.files, *(variant.path for variant in self.variants)):
             if not is_safe_path(path):
                 raise ValueError(f"path {path!r} may leave the bundle")
-            if path.startswith(RESERVED + OUTSIDE_CONTENT):
+            if is_among(path, (MANIFEST, *RESERVED, *OUTSIDE_CONTENT)):
                 raise ValueError(f"path {path!r} is reserved")
         for path in (PACKAGE_MANIFEST, COMPONENT, GOLDEN, *(v.path for v in self.variants)):
             if path not in self.files:
                 raise ValueError(f"{path} is not among the files")
+        for kind, named in (
+            ("inputs", self.inputs),
+            ("outputs", self.outputs),
+            ("variants", self.variants),
+        ):
+            if len({each.name for each in named}) < len(named):
+                raise ValueError(f"two of the {kind} have one name")
         check_processing(self.inputs, self.outputs, self.preprocessing, self.postprocessing)
         return self
 
@@ -218,7 +232,12 @@ def _check_postprocessing(outputs: tuple[TensorSpec, ...], postprocessing: Softm
     classes = source.shape[-1] if len(source.shape) == 2 else ""
     if source.datatype != "FP32" or isinstance(classes, str):
         raise ValueError("postprocessing reads an FP32 output of shape (batch, classes)")
-    if isinstance(postprocessing, TopK):
+    if isinstance(postprocessing, Softmax):
+        try:
+            TensorSpec(name=postprocessing.result, datatype="FP32", shape=source.shape)
+        except ValidationError as error:
+            raise ValueError(f"{postprocessing.result!r} is no name for a tensor") from error
+    else:
         if postprocessing.k > classes:
             raise ValueError(f"k = {postprocessing.k}, and there are {classes} classes")
         if postprocessing.labels and len(postprocessing.labels) != classes:

@@ -5,6 +5,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from headrace.bundle.digest import content_digest, hash_file
-from headrace.bundle.golden import GoldenCase, decode_cases
+from headrace.bundle.golden import MAX_GOLDEN_BYTES, GoldenCase, check_cases, decode_cases
 from headrace.bundle.manifest import (
     BUILD_RECORD,
     GOLDEN,
     MANIFEST,
+    MAX_PATH,
     OUTSIDE_CONTENT,
     SCHEMA_VERSION,
     BuildRecord,
     FileEntry,
     Manifest,
     Variant,
+    is_among,
     is_safe_path,
 )
 from headrace.errors import BundleError, UsageError
@@ -64,8 +67,9 @@ class Bundle:
         if not path.exists():
             return None
         try:
-            return BuildRecord.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+            with path.open("rb") as file:
+                return BuildRecord.model_validate_json(file.read(_MAX_MANIFEST_BYTES))
+        except (ValidationError, IsADirectoryError) as error:
             raise BundleError(
                 "bundle.build-record",
                 f"{BUILD_RECORD} cannot be read",
@@ -73,12 +77,18 @@ class Bundle:
             ) from error
 
     def golden_cases(self) -> tuple[GoldenCase, ...]:
-        """The golden cases.
+        """The golden cases, which have the tensors that the manifest declares.
 
         Raises:
-            BundleError: They cannot be read.
+            BundleError: They cannot be read, or do not fit the manifest.
         """
-        return decode_cases((self.path / GOLDEN).read_bytes())
+        if self.manifest.files[GOLDEN].size > MAX_GOLDEN_BYTES:
+            raise BundleError(
+                "bundle.golden", f"the golden cases are larger than {MAX_GOLDEN_BYTES >> 20} MiB"
+            )
+        cases = decode_cases((self.path / GOLDEN).read_bytes())
+        check_cases(cases, self.manifest)
+        return cases
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -127,7 +137,7 @@ def _read_manifest(path: Path) -> bytes:
 
 def _parse_json(encoded: bytes) -> dict[str, object]:
     try:
-        content = json.loads(encoded)
+        content = json.loads(encoded, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BundleError(
             "bundle.manifest", f"{MANIFEST} is not JSON: {error}", _REBUILD
@@ -135,22 +145,39 @@ def _parse_json(encoded: bytes) -> dict[str, object]:
     if not isinstance(content, dict):
         raise BundleError("bundle.manifest", f"{MANIFEST} is not a JSON object", _REBUILD)
     version = content.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
+    if version != SCHEMA_VERSION or type(version) is not int:
         raise BundleError(
             "bundle.schema-version",
-            f"{MANIFEST} has schema version {version!r}; this headrace reads {SCHEMA_VERSION}",
+            f"{MANIFEST} has schema version {version!r:.80}; this headrace reads {SCHEMA_VERSION}",
             "serve it with a newer headrace, or compile it anew with this one",
         )
     return content
 
 
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Two readers of a key that stands twice may each believe another value."""
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r:.80} stands twice in one object")
+    return unique
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def _check_paths(content: dict[str, object]) -> None:
     files = content.get("files")
-    for relative in files if isinstance(files, dict) else ():
+    if not isinstance(files, dict):
+        return  # for the schema to say
+    if len(files) > _MAX_FILES:
+        raise BundleError("bundle.manifest", f"{MANIFEST} lists over {_MAX_FILES} files")
+    for relative in files:
         if not is_safe_path(relative):
             raise BundleError(
                 "bundle.escaping",
-                f"{MANIFEST} lists the path {relative!r}, which may leave the bundle",
+                f"{MANIFEST} lists the path {relative!r:.300}, which may leave the bundle",
                 "do not use this bundle: honest builds never write such a path",
             )
 
@@ -163,7 +190,8 @@ def _parse_manifest(encoded: bytes) -> Manifest:
         where = ".".join(str(part) for part in first["loc"]) or "the manifest"
         raise BundleError(
             "bundle.manifest",
-            f"{MANIFEST} does not fit schema version {SCHEMA_VERSION}: {where}: {first['msg']}",
+            f"{MANIFEST} does not fit schema version {SCHEMA_VERSION}:"
+            f" {where:.200}: {first['msg']:.300}",
             _REBUILD,
         ) from error
 
@@ -178,6 +206,10 @@ def _walk(root: Path) -> Iterator[str]:
                 count += 1
                 if count > _MAX_FILES:
                     raise BundleError("bundle.extra", f"the bundle holds over {_MAX_FILES} files")
+                if len(relative) > MAX_PATH:
+                    raise BundleError(
+                        "bundle.extra", f"the bundle holds a path of over {MAX_PATH} characters"
+                    )
                 if entry.is_symlink():
                     raise BundleError("bundle.symlink", f"{relative} is a symbolic link", _REBUILD)
                 if entry.is_dir():
@@ -195,7 +227,7 @@ def _check_listing(path: Path, manifest: Manifest, found: set[str]) -> None:
     extra = sorted(
         name
         for name in found - set(manifest.files) - {MANIFEST}
-        if not name.startswith(OUTSIDE_CONTENT)
+        if not is_among(name, OUTSIDE_CONTENT)
     )
     if extra:
         raise BundleError(

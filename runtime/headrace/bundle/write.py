@@ -71,8 +71,9 @@ def write_bundle(
         The path of the bundle and its digest.
 
     Raises:
-        UsageError: There is a bundle of this name with other content, and `replace` is False.
+        UsageError: There is a bundle of this name, and `replace` is False.
         OSError: The disk is full or not writable; nothing is left behind.
+        ValueError: The manifest does not describe the files.
     """
     encoded = manifest.to_json()
     digest = content_digest(encoded, manifest.files)
@@ -89,9 +90,7 @@ def write_bundle(
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=directory))
     try:
         _write_files(staging / "bundle", {**files, MANIFEST: encoded})
-        if target.exists() or target.is_symlink():
-            target.rename(staging / "replaced")
-        (staging / "bundle").rename(target)
+        _put(staging / "bundle", target, staging / "replaced")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target, digest
@@ -104,8 +103,23 @@ def write_build_record(bundle: Path, record: BuildRecord) -> None:
         OSError: The disk is full or not writable.
     """
     partial = bundle.with_name(f".{bundle.name}.record")
-    partial.write_text(record.model_dump_json(indent=1) + "\n")
-    partial.rename(bundle / BUILD_RECORD)
+    try:
+        partial.write_text(record.model_dump_json(indent=1) + "\n")
+        partial.rename(bundle / BUILD_RECORD)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _put(made: Path, target: Path, replaced: Path) -> None:
+    """Renames `made` to `target`; what stood there goes to `replaced`, and on failure back."""
+    try:
+        if target.exists() or target.is_symlink():
+            target.rename(replaced)
+        made.rename(target)
+    except BaseException:
+        if not target.exists() and (replaced.exists() or replaced.is_symlink()):
+            replaced.rename(target)
+        raise
 
 
 def _write_files(root: Path, files: Mapping[str, bytes]) -> None:

@@ -27,6 +27,7 @@ def ray_environment(home: Path, service: str, max_body: int) -> dict[str, str]:
     scratch = scratch_directory(service)
     return {
         MARK: service,
+        "SPT_NOENV": "1",  # or setproctitle overwrites the environment in which the mark stands
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(home, service)),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -11,6 +11,7 @@ from headrace.engine.model import load_model
 from headrace.engine.session import CPU
 from headrace.tensors import TensorSpec
 
+_SHORT = 64  # a digest in full
 BundlePath = Annotated[Path, typer.Argument(help="A bundle's directory.", metavar="BUNDLE")]
 
 
@@ -154,4 +155,4 @@ def _leaves(prefix: str, value: object) -> dict[str, object]:
 
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
-    return text if len(text) <= 48 else f"{text[:45]}..."
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}..."

@@ -44,27 +44,28 @@ def doctor(*, as_json: AsJson = False) -> None:
                 "conflicts": conflicts,
             }
         )
-    else:
-        print_table(
-            f"this machine: {hardware.fingerprint}",
-            ("", ""),
-            [
-                ("headrace", installed_version("headrace")),
-                ("processor", f"{hardware.processor}, {hardware.cores} cores for this process"),
-                ("instruction sets", " ".join(hardware.instruction_sets) or "none known"),
-                ("memory", f"{hardware.memory_mib} MiB"),
-                ("engines", ", ".join(f"{k} {v}" for k, v in hardware.engines.items()) or "none"),
-                ("providers", ", ".join(providers) or "none"),
-                ("state", f"{home}, {shutil.disk_usage(_existing(home)).free / 1e9:.0f} GB free"),
-            ],
-        )
-        rows = [
-            (extra, "installed" if there else f"missing: pip install 'headrace[{extra}]'")
-            for extra, there in extras.items()
-        ]
-        print_table("extras", ("extra", ""), rows)
-        for conflict in conflicts:
-            print_table("conflict", ("",), [(conflict,)])
+        # The document says what is wrong; an error would print a second one.
+        raise typer.Exit(1 if conflicts else 0 if extras["cpu"] else 3)
+    print_table(
+        f"this machine: {hardware.fingerprint}",
+        ("", ""),
+        [
+            ("headrace", installed_version("headrace")),
+            ("processor", f"{hardware.processor}, {hardware.cores} cores for this process"),
+            ("instruction sets", " ".join(hardware.instruction_sets) or "none known"),
+            ("memory", f"{hardware.memory_mib} MiB"),
+            ("engines", ", ".join(f"{k} {v}" for k, v in hardware.engines.items()) or "none"),
+            ("providers", ", ".join(providers) or "none"),
+            ("state", f"{home}, {shutil.disk_usage(_existing(home)).free / 1e9:.0f} GB free"),
+        ],
+    )
+    rows = [
+        (extra, "installed" if there else f"missing: pip install 'headrace[{extra}]'")
+        for extra, there in extras.items()
+    ]
+    print_table("extras", ("extra", ""), rows)
+    for conflict in conflicts:
+        print_table("conflict", ("",), [(conflict,)])
     if conflicts:
         raise CheckError("doctor.conflict", conflicts[0])
     if not extras["cpu"]:

@@ -1,10 +1,13 @@
 """`predict`: one answer, from a bundle on this machine or from a server."""
 
 import json
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
+from tokenize import TokenError
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +16,7 @@ import typer
 from headrace.bundle.open import open_bundle
 from headrace.commands.screen import AsJson, err, milliseconds, print_json, print_table
 from headrace.engine.model import load_model
-from headrace.engine.session import CPU
+from headrace.engine.session import CPU, MAX_THREADS
 from headrace.errors import HeadraceError, MissingError, UsageError
 from headrace.protocol.http import HEADER_LENGTH, encode_infer
 from headrace.protocol.messages import InferRequest, InferResponse, Tensor
@@ -44,7 +47,9 @@ def predict(
     ],
     *,
     provider: str = CPU,
-    threads: int = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, max=MAX_THREADS, help="0 takes the physical cores.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Answer one request, locally or by a server, and show the time of each stage."""
@@ -68,10 +73,12 @@ def predict(
 
 
 def read_inputs(pairs: Sequence[str]) -> dict[str, Array]:
-    """The request's arrays from `NAME=FILE` pairs; several files under one name are several rows.
+    """The request's arrays from `NAME=FILE` pairs.
+
+    Several files of encoded bytes under one name are several rows; an .npy file is the whole input.
 
     Raises:
-        UsageError: A pair has no `=`, or a file cannot be read.
+        UsageError: A pair has no `=`, a file cannot be read, or an input is given twice.
     """
     rows: dict[str, list[bytes]] = {}
     arrays: dict[str, Array] = {}
@@ -79,43 +86,61 @@ def read_inputs(pairs: Sequence[str]) -> dict[str, Array]:
         name, equals, file = pair.partition("=")
         if not (name and equals and file):
             raise UsageError("predict.input", f"--input takes NAME=FILE, and got '{pair}'")
+        if name in arrays or (name in rows and file.endswith(".npy")):
+            raise UsageError("predict.input", f"input '{name}' is given twice, once as an array")
         try:
             if file.endswith(".npy"):
-                arrays[name] = np.load(file, allow_pickle=False)
+                arrays[name] = _load_array(Path(file))
             else:
                 rows.setdefault(name, []).append(Path(file).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             raise UsageError("predict.input", f"cannot read {file}: {error}") from error
     for name, contents in rows.items():
         arrays[name] = np.array(contents, dtype=object)
     return arrays
 
 
+def _load_array(path: Path) -> Array:
+    """One array; unlike `np.load`, this takes no other format, whatever the first bytes are."""
+    with path.open("rb") as file:
+        try:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        except (TokenError, SyntaxError) as error:
+            raise ValueError(f"its header is broken: {error}") from error
+    return array
+
+
 def ask(url: str, arrays: Mapping[str, Array]) -> dict[str, Any]:
     """Asks a server, with binary inputs, for JSON outputs.
 
     Raises:
-        MissingError: No server answers there.
+        MissingError: No server answers there, or not as one should, or it cannot answer now.
         UsageError: The server refused the request.
     """
     tensors = tuple(Tensor.of(name, array) for name, array in arrays.items())
     headers, chunks = _encode_request(tensors)
-    request = urllib.request.Request(  # noqa: S310 - the caller checked the scheme
-        f"{url.rstrip('/')}/infer", data=b"".join(chunks), headers=headers, method="POST"
-    )
     try:
+        request = urllib.request.Request(  # noqa: S310 - the caller checked the scheme
+            f"{url.rstrip('/')}/infer", data=b"".join(chunks), headers=headers, method="POST"
+        )
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
-            content = json.loads(response.read())
+            body = response.read()
     except urllib.error.HTTPError as error:
-        raise _refusal(error.read(), error.code, url) from error
-    except (OSError, ValueError) as error:
+        with error:
+            raise _refusal(error.read(), error.code, url) from error
+    except (OSError, HTTPException, ValueError) as error:
         raise MissingError(
             "server.unreachable", f"{url} does not answer: {error}", "is the service running?"
         ) from error
-    return {
-        output["name"]: np.array(output["data"], dtype=object).reshape(output["shape"]).tolist()
-        for output in content["outputs"]
-    }
+    try:
+        return {
+            output["name"]: np.array(output["data"], dtype=object).reshape(output["shape"]).tolist()
+            for output in json.loads(body)["outputs"]
+        }
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise MissingError(
+            "server.protocol", f"{url} answered something else than the Open Inference Protocol"
+        ) from error
 
 
 def _encode_request(tensors: tuple[Tensor, ...]) -> tuple[dict[str, str], list[bytes | memoryview]]:
@@ -133,23 +158,39 @@ def _encode_request(tensors: tuple[Tensor, ...]) -> tuple[dict[str, str], list[b
 def _refusal(body: bytes, status: int, url: str) -> HeadraceError:
     try:
         content = json.loads(body)
-        return UsageError(str(content["code"]), f"{url} answered {status}: {content['error']}")
-    except (ValueError, KeyError, TypeError):
+        code, message = str(content["code"]), f"{url} answered {status}: {content['error']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
         return MissingError("server.error", f"{url} answered {status}")
+    return UsageError(code, message) if status < 500 else MissingError(code, message)
 
 
 def _readable(value: Any) -> Any:  # noqa: ANN401 - nested lists of JSON values
     if isinstance(value, list):
         return [_readable(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no number for it
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _is_ranking(outputs: Mapping[str, Any]) -> bool:
+    """Whether the outputs are those of `TopK`, and not some model's own of the same names."""
+    if not {"scores", "indices"} <= outputs.keys():
+        return False
+    names = {"scores", "indices", "labels"} & outputs.keys()
+    shapes = {np.shape(outputs[name]) for name in names}
+    return len(shapes) == 1 and len(shapes.pop()) == 2
+
+
+def _score(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _print_rows(outputs: Mapping[str, Any]) -> None:
     """One table a row where the answer is a ranking, one line an output otherwise."""
-    if {"scores", "indices"} <= outputs.keys():
+    if _is_ranking(outputs):
         labels = outputs.get("labels")
         for row, scores in enumerate(outputs["scores"]):
-            columns = [outputs["indices"][row], [f"{score:.4f}" for score in scores]]
+            columns = [outputs["indices"][row], [_score(score) for score in scores]]
             if labels:
                 columns.append(labels[row])
             heads = ("index", "score", "label")[: len(columns)]

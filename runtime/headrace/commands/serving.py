@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.bundle.open import open_bundle
+from headrace.bundle.open import Bundle, open_bundle
 from headrace.commands.screen import AsJson, err, print_json, print_table
 from headrace.engine.model import MAX_ROWS
 from headrace.engine.session import CPU
 from headrace.errors import CheckError, MissingError, UsageError
-from headrace.processes import end_on_signals, marked_processes, send, wait_for_end
+from headrace.processes import end_on_signals, ending_cleanly, marked_processes, send, wait_for_end
 from headrace.server.config import DEFAULT_MAX_BODY, ServeConfig, check_host
 from headrace.server.service import ServiceRecord, clear, read_records, reclaim
 from headrace.settings import Settings
@@ -57,9 +57,8 @@ def serve(  # noqa: PLR0913 - one argument a flag
     check_host(host, insecure=insecure)
     if min_replicas > max_replicas:
         raise UsageError("serve.replicas", "--min-replicas is larger than --max-replicas")
-    console = err()
     end_on_signals()
-    with console.status("checking digests"):
+    with err().status("checking digests"):
         opened = [open_bundle(path) for path in bundles]
     config = ServeConfig(
         bundles=tuple(bundle.path for bundle in opened),
@@ -73,23 +72,28 @@ def serve(  # noqa: PLR0913 - one argument a flag
         min_replicas=min_replicas,
         max_replicas=max_replicas,
     )
+    with ending_cleanly():
+        _run(config, opened, edge=edge, as_json=as_json)
+
+
+def _run(config: ServeConfig, bundles: list[Bundle], *, edge: bool, as_json: bool) -> None:
     home = Settings().ensure_home()
+    waiting = err().status("loading and proving the models")
 
     def announce(record: ServiceRecord) -> None:
         waiting.stop()
         _announce(record, as_json=as_json)
 
-    waiting = console.status("loading and proving the models")
     waiting.start()
     try:
         if edge:
             from headrace.server.edge import run_edge  # noqa: PLC0415 - uvicorn is not light
 
-            run_edge(config, opened, home, announce)
+            run_edge(config, bundles, home, announce)
         else:
             from headrace.cluster.run import run_cluster  # noqa: PLC0415 - nor is Ray
 
-            run_cluster(config, opened, home, announce, waiting.update)
+            run_cluster(config, bundles, home, announce, waiting.update)
     finally:
         waiting.stop()
 
@@ -108,7 +112,8 @@ def status(*, as_json: AsJson = False) -> None:
     ]
     if as_json:
         print_json({"services": services})
-    for service in () if as_json else services:
+        raise typer.Exit(0 if services else 1)
+    for service in services:
         rows = [(key, service[key]) for key in _SHOWN if service[key] not in {"", None}]
         print_table(f"service {service['id']}", ("", ""), rows)
     if not services:
@@ -130,7 +135,8 @@ def stop(
     ended = [record.id for record in records]
     if as_json:
         print_json({"stopped": ended, "reclaimed": list(reclaimed)})
-    elif ended or reclaimed:
+        raise typer.Exit(0 if ended or reclaimed else 1)
+    if ended or reclaimed:
         rows = [(each, "stopped") for each in ended] + [(each, "reclaimed") for each in reclaimed]
         print_table("services", ("service", ""), rows)
     if not ended and not reclaimed:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
+MAX_THREADS = 1024
+"""Of one session; more is a mistake, and would start them all."""
 
 
 class Session(Protocol):
@@ -64,7 +66,10 @@ class OrtSession:
         source = str(model) if isinstance(model, Path) else model
         providers = [provider] if provider == CPU else [provider, CPU]
         try:
-            session = ort.InferenceSession(source, sess_options=options, providers=providers)
+            # The binding would otherwise go on with the CPU, and say so on standard output.
+            session = ort.InferenceSession(
+                source, sess_options=options, providers=providers, enable_fallback=False
+            )
         except _faults(ort) as error:
             shown = model.name if isinstance(model, Path) else "the model"
             raise BundleError(
@@ -72,6 +77,11 @@ class OrtSession:
             ) from error
         if session.get_providers()[0] != provider:
             raise _no_provider(provider, session.get_providers())
+        for node in (*session.get_inputs(), *session.get_outputs()):
+            if not node.type.startswith("tensor("):
+                raise BundleError(
+                    "bundle.graph", f"the graph's '{node.name}' is a {node.type}, and no tensor"
+                )
         self._session: onnxruntime.InferenceSession = session
         self._outputs = tuple(output.name for output in session.get_outputs())
         self._faults = _faults(ort)
@@ -83,7 +93,7 @@ class OrtSession:
             InvalidRequestError: A string input is not UTF-8, which ONNX Runtime cannot take.
             InternalError: The graph failed on these inputs.
         """
-        feeds = {name: _to_text(name, array) for name, array in inputs.items()}
+        feeds = {name: _to_engine(name, array) for name, array in inputs.items()}
         try:
             arrays = self._session.run(self._outputs, feeds)
         except self._faults as error:
@@ -91,10 +101,13 @@ class OrtSession:
         return {name: _to_bytes(array) for name, array in zip(self._outputs, arrays, strict=True)}
 
 
-def _to_text(name: str, array: Array) -> Array:
-    """BYTES as ONNX Runtime's binding takes them: it carries strings as `str` alone."""
+def _to_engine(name: str, array: Array) -> Array:
+    """An array as ONNX Runtime's binding takes it.
+
+    It ignores the byte order of numbers, and carries BYTES as `str` alone.
+    """
     if array.dtype != object:
-        return array
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     try:
         texts = [element.decode() for element in array.ravel().tolist()]
     except UnicodeDecodeError as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from headrace.engine.model import MAX_ROWS
-from headrace.engine.session import CPU
+from headrace.engine.session import CPU, MAX_THREADS
 from headrace.errors import UsageError
 from headrace.tensors import Frozen
 
@@ -35,7 +35,7 @@ class ServeConfig(Frozen):
     http_port: Port = 8000
     grpc_port: Port | None = 8001
     provider: str = CPU
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=MAX_THREADS)] = 0
     max_rows: Annotated[int, Field(ge=1)] = MAX_ROWS
     max_body: Annotated[int, Field(ge=1)] = DEFAULT_MAX_BODY
     max_in_flight: Annotated[int, Field(ge=1)] = 128

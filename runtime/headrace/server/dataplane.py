@@ -2,8 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from headrace.errors import (
 )
 from headrace.hardware import installed_version
 from headrace.observe.metrics import Metrics
+from headrace.protocol.checks import shown
 from headrace.protocol.messages import (
     InferRequest,
     InferResponse,
@@ -24,7 +28,7 @@ from headrace.protocol.messages import (
     ServerMetadata,
     Tensor,
 )
-from headrace.tensors import Array
+from headrace.tensors import BATCH, Array
 
 PLATFORM = "onnx_onnxv1"
 EXTENSIONS = ("binary_tensor_data",)
@@ -32,6 +36,14 @@ EXTENSIONS = ("binary_tensor_data",)
 _CALLERS = 2
 # A hop to a thread costs about 0.13 ms; a request quicker than a few hops runs on the loop.
 _INLINE_SECONDS = 5e-4
+LARGE_TEXT = 64 << 10
+"""Bytes of JSON, or of numbers as typed messages, that take longer than such a hop to decode."""
+_LARGE_ANSWER = 8192  # elements; their JSON takes some milliseconds
+_T = TypeVar("_T")
+
+
+class ClientGoneError(RequestError):
+    """The client left before it had its answer; nobody reads another."""
 
 
 def server_metadata() -> ServerMetadata:
@@ -66,6 +78,29 @@ class DataPlane:
         outcome = "ok" if refusal is None else refusal.code
         self.metrics.observe_request(name, version, outcome, seconds)
 
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Holds one of the places for requests in flight; from the whole body to its answer.
+
+        Raises:
+            UnavailableError: All of them are taken.
+        """
+        if self._in_flight >= self._max_in_flight:
+            raise UnavailableError(
+                "server.busy", f"{self._in_flight} requests are in flight already; try again later"
+            )
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    async def work(self, function: Callable[[], _T], *, large: bool) -> _T:
+        """Runs a part of a request: here if it is short, in a thread if it would hold up others."""
+        if not large:
+            return function()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
     def close(self) -> None:
         """Waits for what runs and ends the threads."""
         self._threads.shutdown()
@@ -78,11 +113,12 @@ class DataPlane:
         """
         model = self._models.get(name)
         if model is None:
-            raise NotFoundError("model.not-found", f"there is no model '{name}' here")
+            raise NotFoundError("model.not-found", f"there is no model {shown(name)} here")
         if version and version != model.manifest.version:
             raise NotFoundError(
                 "model.version-not-found",
-                f"model '{name}' is served in version {model.manifest.version}, not {version}",
+                f"model '{name}' is served in version {model.manifest.version},"
+                f" not {shown(version)}",
             )
         return model
 
@@ -102,22 +138,16 @@ class DataPlane:
         )
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        """Answers one request.
+        """Answers one request, which the caller has `admitted`.
 
         Raises:
             RequestError: It cannot be answered; the class says whose fault it is.
         """
         model = self.find(request.model, request.version)
         wanted = _wanted_outputs(model, request.outputs)
-        if self._in_flight >= self._max_in_flight:
-            raise UnavailableError(
-                "server.busy", f"{self._in_flight} requests are in flight already; try again later"
-            )
-        self._in_flight += 1
-        try:
-            answer, queued = await self._run(model, request)
-        finally:
-            self._in_flight -= 1
+        inputs = {tensor.name: tensor.array for tensor in request.inputs}
+        run = partial(_answer, model, inputs, time.perf_counter())
+        answer, queued = await self.work(run, large=not _is_short(model, inputs))
         name, version = model.manifest.name, model.manifest.version
         self.metrics.observe_stages(name, version, {"queue": queued, **answer.seconds})
         self.metrics.count_rows(name, version, answer.rows)
@@ -128,23 +158,26 @@ class DataPlane:
             outputs=tuple(Tensor.of(output, answer.outputs[output]) for output in wanted),
         )
 
-    async def _run(self, model: Model, request: InferRequest) -> tuple[Answer, float]:
-        inputs = {tensor.name: _aligned(tensor.array) for tensor in request.inputs}
-        if _is_short(model, inputs):
-            return model.answer(inputs), 0.0
-        asked = time.perf_counter()
 
-        def answer() -> tuple[Answer, float]:
-            begin = time.perf_counter()
-            return model.answer(inputs), begin - asked
+def is_large(response: InferResponse) -> bool:
+    """Whether it takes long to encode."""
+    return sum(tensor.array.size for tensor in response.outputs) > _LARGE_ANSWER
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+
+def _answer(model: Model, inputs: Mapping[str, Array], asked: float) -> tuple[Answer, float]:
+    queued = time.perf_counter() - asked
+    return model.answer({name: _aligned(array) for name, array in inputs.items()}), queued
 
 
 def _is_short(model: Model, inputs: Mapping[str, Array]) -> bool:
-    raw = model.manifest.preprocessing
-    if raw is not None and raw.input in inputs:
-        return False  # decoding an image is never short
+    """Whether the rows of a request foretell its time, and it is a short one."""
+    manifest = model.manifest
+    raw = manifest.preprocessing
+    if manifest.postprocessing is not None or (raw is not None and raw.input in inputs):
+        return False  # what was timed is the session alone
+    axes = {axis for spec in manifest.inputs for axis in spec.shape if isinstance(axis, str)}
+    if axes - {BATCH}:
+        return False  # a row may be of any size
     rows = max((array.shape[0] for array in inputs.values() if array.ndim), default=1)
     return model.row_seconds * max(rows, 1) < _INLINE_SECONDS
 

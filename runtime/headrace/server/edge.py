@@ -3,15 +3,16 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import structlog
 import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from headrace.bundle.open import Bundle
 from headrace.engine.model import Model, load_model
@@ -20,6 +21,7 @@ from headrace.observe.metrics import Metrics, expose
 from headrace.processes import start_time
 from headrace.protocol.limits import Limits
 from headrace.server.config import ServeConfig
+from headrace.server.connection import BoundedConnection
 from headrace.server.dataplane import DataPlane
 from headrace.server.grpc import DataPlaneMethods, start_grpc
 from headrace.server.http import http_app, model_routes, server_routes
@@ -31,6 +33,9 @@ from headrace.server.service import (
     reclaim,
     write_record,
 )
+
+_GRACE_S = 10
+"""How long requests in hand have, once the end is asked for."""
 
 
 def check_names(bundles: Sequence[Bundle]) -> None:
@@ -58,9 +63,14 @@ def run_edge(
 
     Raises:
         MissingError: A port is in use, a provider or an extra is not there.
+        UsageError: Two bundles have one name, or both edges one port.
         BundleError: A model fails its golden replay here.
     """
+    # Standard output is the announcement's.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     check_names(bundles)
+    if config.http_port == config.grpc_port:
+        raise UsageError("serve.ports", f"HTTP and gRPC cannot both have port {config.grpc_port}")
     reclaim(home)
     for port in filter(None, (config.http_port, config.grpc_port)):
         check_port(config.host, port)
@@ -78,9 +88,9 @@ def run_edge(
         grpc_port=config.grpc_port,
         models=tuple(bundle.label for bundle in bundles),
     )
-    write_record(home, record)
     scrape = partial(expose, registry)
     try:
+        write_record(home, record)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(config, plane, scrape, partial(announce, record)))
     finally:
@@ -118,45 +128,62 @@ async def _serve(
 ) -> None:
     limits = Limits(max_body_bytes=config.max_body)
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        if config.grpc_port is None:
-            yield
-            return
-        methods = DataPlaneMethods(plane, limits)
-        server = await start_grpc(
-            methods, host=config.host, port=config.grpc_port, max_message=config.max_body
-        )
-        yield
-        await server.stop(grace=10)
-
     async def ready() -> bool:
         return True  # a model that is not ready was never put into the plane
 
-    routes = [*model_routes(plane, limits), *server_routes(ready, scrape)]
-    server = _AnnouncingServer(
-        uvicorn.Config(
-            http_app(routes, lifespan),
+    async def no_grpc() -> None:
+        pass
+
+    stop_grpc: Callable[[], Awaitable[None]] = no_grpc
+    # Loading took its time; whoever took a port meanwhile is found out here.
+    check_port(config.host, config.http_port)
+    if config.grpc_port is not None:
+        grpc_server = await start_grpc(
+            DataPlaneMethods(plane, limits),
             host=config.host,
-            port=config.http_port,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            timeout_graceful_shutdown=10,
-        ),
-        announce,
+            port=config.grpc_port,
+            max_message=config.max_body,
+        )
+        stop_grpc = partial(grpc_server.stop, grace=_GRACE_S)
+    app = http_app([*model_routes(plane, limits), *server_routes(ready, scrape)])
+    try:
+        await _Server(_uvicorn_config(config, app), announce, stop_grpc).serve()
+    finally:
+        await stop_grpc()
+
+
+def _uvicorn_config(config: ServeConfig, app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=config.host,
+        port=config.http_port,
+        http=BoundedConnection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
     )
-    await server.serve()
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """A uvicorn server that says when it listens."""
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it listens, and ends together with the gRPC edge."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        announce: Callable[[], None],
+        stop_grpc: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(config)
         self._announce = announce
+        self._stop_grpc = stop_grpc
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(super().shutdown(sockets), self._stop_grpc())

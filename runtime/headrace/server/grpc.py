@@ -5,6 +5,7 @@ cluster), so a method is a function of its name and its request's bytes. Source:
 Protocol, specification/protocol/inference_grpc.md.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from headrace.errors import (
 from headrace.protocol import grpc as codec
 from headrace.protocol.limits import Limits
 from headrace.protocol.messages import error_sentence
-from headrace.server.dataplane import DataPlane, server_metadata
+from headrace.server.dataplane import ClientGoneError, DataPlane, server_metadata
 
 if TYPE_CHECKING:
     import grpc
@@ -43,6 +44,8 @@ STATUS: Mapping[type[RequestError], str] = {
     InternalError: "INTERNAL",
 }
 _log = structlog.get_logger("headrace.grpc")
+# Clients take 8 KiB of trailers, where a letter may need twelve bytes.
+_MAX_DETAILS = 500
 
 
 class GrpcMethods(Protocol):
@@ -65,30 +68,46 @@ class DataPlaneMethods:
         if method in SERVER_METHODS:
             return answer_server(method, ready=True)
         messages = codec.load_messages()
-        message = parse_message(messages.__dict__[f"{method}Request"], request)
         if method == "ModelInfer":
-            return await self._infer(message)
+            return await self._infer(request)
+        message = parse_message(messages.__dict__[f"{method}Request"], request)
         if method == "ModelMetadata":
             found = self.plane.model_metadata(message.name, message.version)
             return _serialize(codec.encode_model_metadata(found))
         self.plane.find(message.name, message.version)
         return _serialize(messages.ModelReadyResponse(ready=True))
 
-    async def _infer(self, message: "ModelInferRequest") -> bytes:
+    async def _infer(self, content: bytes) -> bytes:
         begin = time.perf_counter()
+        model = ""
+        outcome: RequestError | None = _unforeseen()  # unless it comes to another end
         try:
-            request = codec.decode_infer(message, self.limits)
-            decoded = time.perf_counter()
-            response = await self.plane.infer(request)
-            answered = time.perf_counter()
-            encoded = _serialize(codec.encode_infer(response, request))
+            message = parse_message(codec.load_messages().ModelInferRequest, content)
+            model = message.model_name
+            with self.plane.admitted():
+                encoded = await self._answer(message)
+            outcome = None
         except RequestError as error:
-            self.plane.record(message.model_name, error, time.perf_counter() - begin)
+            outcome = error
             raise
-        done = time.perf_counter()
-        stages = {"decode": decoded - begin, "encode": done - answered}
-        self.plane.metrics.observe_stages(response.model, response.version, stages)
-        self.plane.record(message.model_name, None, done - begin)
+        except asyncio.CancelledError:
+            outcome = ClientGoneError("client.gone", "the client cancelled its call")
+            raise
+        finally:
+            self.plane.record(model, outcome, time.perf_counter() - begin)
+        return encoded
+
+    async def _answer(self, message: "ModelInferRequest") -> bytes:
+        """Decodes and encodes on the loop: protobuf's C holds the lock that a thread would need."""
+        self.plane.find(message.model_name, message.model_version)  # no model, no work
+        begin = time.perf_counter()
+        request = codec.decode_infer(message, self.limits)
+        decoded = time.perf_counter()
+        response = await self.plane.infer(request)
+        answered = time.perf_counter()
+        encoded = _serialize(codec.encode_infer(response, request))
+        seconds = {"decode": decoded - begin, "encode": time.perf_counter() - answered}
+        self.plane.metrics.observe_stages(response.model, response.version, seconds)
         return encoded
 
 
@@ -120,6 +139,10 @@ def parse_message(kind: Any, content: bytes) -> Any:  # noqa: ANN401 - generated
         raise InvalidRequestError(
             "request.message", "the request is not the protobuf message that this method takes"
         ) from error
+
+
+def _unforeseen() -> InternalError:
+    return InternalError("server.fault", "the server failed on this request")
 
 
 def _serialize(message: Any) -> bytes:  # noqa: ANN401 - generated classes
@@ -175,9 +198,10 @@ def _behaviour(
             refusal: RequestError = error
         except Exception:  # noqa: BLE001 - the edge: an unforeseen fault is logged, and ours
             _log.exception("request.failed", method=name)
-            refusal = InternalError("server.fault", "the server failed on this request")
+            refusal = _unforeseen()
         context.set_trailing_metadata((("headrace-code", refusal.code),))
-        await context.abort(grpc.StatusCode[STATUS[type(refusal)]], error_sentence(refusal))
+        details = error_sentence(refusal)[:_MAX_DETAILS]
+        await context.abort(grpc.StatusCode[STATUS[type(refusal)]], details)
         raise AssertionError  # abort raises
 
     return answer

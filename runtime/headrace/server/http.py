@@ -7,6 +7,7 @@ extension_binary_data.md. Errors are `{"error": sentence, "code": code}` on ever
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 
 import structlog
@@ -31,8 +32,15 @@ from headrace.errors import (
 )
 from headrace.observe.metrics import CONTENT_TYPE
 from headrace.protocol import http as codec
+from headrace.protocol.checks import shown
 from headrace.protocol.limits import Limits
-from headrace.server.dataplane import DataPlane, server_metadata
+from headrace.server.dataplane import (
+    LARGE_TEXT,
+    ClientGoneError,
+    DataPlane,
+    is_large,
+    server_metadata,
+)
 
 STATUS: Mapping[type[RequestError], HTTPStatus] = {
     InvalidRequestError: HTTPStatus.BAD_REQUEST,
@@ -46,23 +54,30 @@ _log = structlog.get_logger("headrace.http")
 _DRAIN = 8  # times the limit: how much of an oversized body is read before its sender is told
 
 
-class ClientGoneError(RequestError):
-    """The client closed its connection before the request was whole; nobody reads an answer."""
-
-
 async def _refuse(_: Request, error: Exception) -> Response:
     """Starlette's handler for what a route raises."""
     if isinstance(error, HTTPException):
         known = error.status_code == HTTPStatus.NOT_FOUND
         code, text = ("path.not-found", "path") if known else ("path.method", "method")
-        return _error(error.status_code, UnsupportedError(code, f"no such {text} here"))
+        refusal = UnsupportedError(code, f"no such {text} here")
+        return _error(error.status_code, refusal, error.headers)
     if not isinstance(error, RequestError):
         raise error
     return _error(STATUS.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR), error)
 
 
-def _error(status: int, error: HeadraceError) -> Response:
-    return Response(codec.encode_error(error), status, media_type="application/json")
+async def _fault(_: Request, __: Exception) -> Response:
+    """Starlette's handler for the rest; Starlette raises it again, and the server logs it."""
+    return _error(HTTPStatus.INTERNAL_SERVER_ERROR, _unforeseen())
+
+
+def _unforeseen() -> InternalError:
+    return InternalError("server.fault", "the server failed on this request")
+
+
+def _error(status: int, error: HeadraceError, headers: Mapping[str, str] | None = None) -> Response:
+    content = codec.encode_error(error)
+    return Response(content, status, headers, media_type="application/json")
 
 
 def _json(content: bytes) -> Response:
@@ -79,7 +94,7 @@ def http_app(routes: Sequence[BaseRoute], lifespan: Lifespan[Starlette] | None =
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={HTTPException: _refuse, RequestError: _refuse},
+        exception_handlers={HTTPException: _refuse, RequestError: _refuse, Exception: _fault},
     )
     app.router.redirect_slashes = False
     return app
@@ -155,12 +170,13 @@ class InferEndpoint:
         try:
             body = await read_body(receive, headers, self._limits.max_body_bytes)
             begin = time.perf_counter()
-            reply, chunks = await self._answer(model, version, headers, body)
+            with self._plane.admitted():
+                reply, chunks = await self._answer(model, version, headers, body)
         except RequestError as error:
             refusal = error
         except Exception:  # noqa: BLE001 - the edge: an unforeseen fault is logged, and ours
             _log.exception("request.failed", model=model)
-            refusal = InternalError("server.fault", "the server failed on this request")
+            refusal = _unforeseen()
         self._plane.record(model, refusal, time.perf_counter() - begin)
         if refusal is None:
             await _send(send, HTTPStatus.OK, reply, chunks)
@@ -171,18 +187,24 @@ class InferEndpoint:
     async def _answer(
         self, model: str, version: str, headers: Headers, body: bytes
     ) -> tuple[dict[str, str], list[bytes | memoryview]]:
+        self._plane.find(model, version)  # no model, no work
         begin = time.perf_counter()
-        request = codec.decode_infer(
+        length = codec.parse_header_length(headers.get(codec.HEADER_LENGTH))
+        decode = partial(
+            codec.decode_infer,
             body,
             model=model,
             version=version,
-            header_length=codec.parse_header_length(headers.get(codec.HEADER_LENGTH)),
+            header_length=length,
             limits=self._limits,
         )
+        text = len(body) if length is None else length
+        request = await self._plane.work(decode, large=text > LARGE_TEXT)
         decoded = time.perf_counter()
         response = await self._plane.infer(request)
         answered = time.perf_counter()
-        encoded = codec.encode_infer(response, request)
+        encode = partial(codec.encode_infer, response, request)
+        encoded = await self._plane.work(encode, large=is_large(response))
         seconds = {"decode": decoded - begin, "encode": time.perf_counter() - answered}
         self._plane.metrics.observe_stages(response.model, response.version, seconds)
         return encoded
@@ -217,7 +239,9 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
             "request.body-size", f"the body is larger than the {limit} bytes this server takes"
         )
     if encoding != "identity":
-        raise UnsupportedError("request.encoding", f"content encoding {encoding} is not supported")
+        raise UnsupportedError(
+            "request.encoding", f"content encoding {shown(encoding)} is not supported"
+        )
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

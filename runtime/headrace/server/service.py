@@ -3,14 +3,15 @@
 A record whose process is gone is what a crash leaves; `reclaim` clears what belongs to it.
 """
 
+import errno
 import secrets
 import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from headrace.errors import MissingError
 from headrace.processes import is_running, sweep
@@ -30,8 +31,8 @@ class ServiceRecord(Frozen):
         grpc_port: None where gRPC is off.
     """
 
-    id: str
-    pid: int
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    pid: Annotated[int, Field(ge=1)]
     started: int
     mode: Literal["edge", "ray"]
     host: str
@@ -79,11 +80,13 @@ def write_record(home: Path, record: ServiceRecord) -> Path:
 def read_records(home: Path) -> tuple[ServiceRecord, ...]:
     """Every record, of running services and of crashed ones, oldest first."""
     found = []
-    for path in sorted((home / "services").glob(f"*/{_RECORD}"), key=lambda path: path.name):
+    for path in (home / "services").glob(f"*/{_RECORD}"):
         try:
-            found.append(ServiceRecord.model_validate_json(path.read_bytes()))
+            record = ServiceRecord.model_validate_json(path.read_bytes())
         except (ValidationError, FileNotFoundError):
             continue  # written by another version, or removed meanwhile
+        if record.id == path.parent.name:  # a copy speaks for nobody
+            found.append(record)
     return tuple(sorted(found, key=lambda record: record.started))
 
 
@@ -122,19 +125,22 @@ def check_port(host: str, port: int) -> None:
     """Checks that a port can be bound.
 
     Raises:
-        MissingError: It is in use, or this machine has no such address.
+        MissingError: It is in use (`port.in-use`), needs more rights, or this machine has no such
+            address (both `port.unavailable`).
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            raise MissingError(
-                "port.in-use",
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                "`headrace status` shows your running services; or choose another port",
-            ) from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name for a host
+            reason = error.strerror if isinstance(error, OSError) else error
+            message = f"cannot listen on {host}:{port}: {reason}"
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                hint = "`headrace status` shows your running services; or choose another port"
+                raise MissingError("port.in-use", message, hint) from error
+            hint = "choose an address of this machine, and a port above 1023"
+            raise MissingError("port.unavailable", message, hint) from error
 
 
 def free_port(host: str) -> int:

@@ -2,8 +2,10 @@
 
 import json
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -119,31 +121,34 @@ def test_status_tells_of_the_replicas(service: Service) -> None:
 
 
 def test_a_service_scales_between_its_bounds(service: Service) -> None:
-    """Under load a model gets a second replica, and never a third."""
+    """With many requests in hand a model gets a second replica, and never a third."""
 
     def replicas() -> int:
         body = json.loads(fetch(f"{service.url}/status")[1])
         return int(body["models"][0]["replicas"].get("RUNNING", 0))
 
-    stop = False
     seen: list[int] = []
 
     def grown() -> bool:
         seen.append(replicas())
         return seen[-1] > 1
 
-    def load(number: int) -> None:
-        while not stop:
-            ask_http(service, rows(number))
-
-    with ThreadPoolExecutor(12) as pool:
-        for number in range(12):
-            pool.submit(load, number)
-        try:
-            assert wait_until(grown, 60)
-        finally:
-            stop = True
+    head = "POST /v2/models/linear/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with ExitStack() as held:
+        for _ in range(12):  # requests whose body does not end stay in hand
+            address = ("127.0.0.1", service.announced["http_port"])
+            client = held.enter_context(socket.create_connection(address))
+            client.sendall(f"{head}{{".encode())
+        assert wait_until(grown, 60)
+        grown()
     assert max(seen) == 2
+
+
+def test_replicas_carry_the_mark_of_their_service(service: Service) -> None:
+    """A sweep finds the replicas by the mark, though Ray gives their processes new titles."""
+    marked = [psutil.Process(pid).cmdline() for pid in marked_processes(service.announced["id"])]
+    titles = [cmdline[0] for cmdline in marked if cmdline]
+    assert any(title.startswith("ray::ServeReplica:model-linear") for title in titles), titles
 
 
 def supervisors(service: Service) -> list[int]:
