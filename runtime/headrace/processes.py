@@ -33,9 +33,14 @@ def is_running(pid: int, started: int) -> bool:
     return start_time(pid) == started
 
 
-def marked_processes(service: str) -> list[int]:
-    """The running processes that were started with a service's mark, this one not among them."""
-    wanted = f"{MARK}={service}".encode()
+def marked_processes(service: str, variable: str = MARK) -> list[int]:
+    """The running processes that were started with a service's mark, this one not among them.
+
+    Args:
+        service: What the mark says.
+        variable: The environment variable that is the mark.
+    """
+    wanted = f"{variable}={service}".encode()
     found = []
     for entry in _PROC.iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
@@ -56,22 +61,24 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def sweep(service: str, *, grace_s: float) -> bool:
+def sweep(service: str, *, grace_s: float, variable: str = MARK) -> bool:
     """Ends every marked process of a service: asks first, then insists.
 
     Args:
+        service: What their mark says.
         grace_s: How long they have to end by themselves after SIGTERM; 0 insists at once.
+        variable: The environment variable that is the mark.
 
     Returns:
         True if none is left.
     """
     deadline = time.monotonic() + grace_s
     if grace_s > 0:
-        send(marked_processes(service), signal.SIGTERM)
-        while marked_processes(service) and time.monotonic() < deadline:
+        send(marked_processes(service, variable), signal.SIGTERM)
+        while marked_processes(service, variable) and time.monotonic() < deadline:
             time.sleep(0.1)
     for _ in range(50):  # a process may fork between the look and the signal
-        left = marked_processes(service)
+        left = marked_processes(service, variable)
         if not left:
             return True
         send(left, signal.SIGKILL)

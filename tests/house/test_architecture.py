@@ -34,7 +34,7 @@ ROOMS = (
 EXTRAS = {
     "headrace": ("cpu", "grpc", "serve"),
     "headrace_compiler": ("cpu", "compiler"),
-    "headrace_bench": ("cpu", "grpc", "serve", "compiler"),
+    "headrace_bench": ("cpu", "bench"),
     "headrace_deploy": ("cpu", "grpc", "serve", "compiler"),
 }
 # What no edge needs: too heavy for it, or of extras that it goes without.
