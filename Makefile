@@ -9,13 +9,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 export PIP_NO_WARN_SCRIPT_LOCATION := 1
 
-.PHONY: help setup demo lint types test test-services soak bench-coldstart constraints clean
+.PHONY: help setup demo lint types test test-services soak gate results constraints clean
 
 help:
 	@echo "make demo           compile EfficientNet-Lite0, serve it on Ray, ask it over HTTP and gRPC"
 	@echo "make test           lint, types and the test suite"
-	@echo "make test-services  what needs Debian's packages (installs them: Prometheus)"
-	@echo "make soak           long fuzzing and many restarts; writes dated results to docs/soak"
+	@echo "make test-services  what needs Debian's packages (installs Prometheus, Chromium, Groovy, npm)"
+	@echo "make soak           long fuzzing, many restarts, gate statistics; dated results in docs/soak"
+	@echo "make gate           the quick gate: the last tag against the working tree"
+	@echo "make results        every benchmark suite; writes docs/results and the README's numbers"
 	@echo "make setup          only the environment, in $(VENV)"
 
 setup: $(VENV)/.stamp
@@ -49,9 +51,15 @@ soak: setup
 	HEADRACE_FUZZ_EXAMPLES=20000 $(BIN)/pytest tests/headrace/protocol/test_fuzz.py --timeout 7200
 	$(BIN)/pytest tests/soak --timeout 7200
 
-bench-coldstart: setup
+gate: setup .demo/efficientnet-lite0-1.bundle
+	.ci/gate
+
+.demo/efficientnet-lite0-1.bundle: | $(VENV)/.stamp
 	$(BIN)/headrace compile examples/image_classification/recipe.py --out .demo --force
-	$(BIN)/python -m headrace_bench.coldstart .demo/efficientnet-lite0-1.bundle
+
+results: setup .demo/efficientnet-lite0-1.bundle
+	$(BIN)/headrace bench peers install
+	$(BIN)/python docs/results.py measure
 
 # Writes down what is installed in .venv as the exact, tested set.
 constraints: setup

@@ -15,6 +15,7 @@ REFERENCE = ROOT / "docs" / "reference"
 COMMANDS = (
     *("compile", "inspect", "diff", "verify", "predict"),
     *("serve", "status", "stop", "doctor"),
+    *("bench run", "bench gate", "bench compare", "bench peers list", "bench peers install"),
 )
 ACTS = {
     "CheckError": "exit 1",
@@ -37,11 +38,12 @@ def program() -> str:
         "# The program",
         "",
         "Exit status: 0 done; 1 a check said no; 2 the input or the usage is wrong; 3 something",
-        "needed is missing; 130 interrupted. `--json` prints one JSON document on standard output",
-        "and everything else on standard error.",
+        "needed is missing; 4 no verdict (too noisy to say); 130 interrupted. `--json` prints",
+        "one JSON document on standard output and everything else on standard error; `bench run --json`",
+        "prints one line a case.",
     ]
     for command in ("", *COMMANDS):
-        arguments = [part for part in (command, "--help") if part]
+        arguments = [*command.split(), "--help"]
         parts += ["", f"## headrace {command}".rstrip(), "", "```", help_of(arguments), "```"]
     return "\n".join(parts) + "\n"
 

@@ -20,7 +20,6 @@ from headrace_bench.measure import Block
 
 MARK = "HEADRACE_BENCH"
 """Stands in the environment of a contestant and of all that it starts, whoever forks it."""
-_ROOT = Path(__file__).parents[1]
 _START_S = 180.0
 _SLACK_S = 60.0
 _CLOSE_S = 60.0
@@ -50,6 +49,16 @@ class Contestant:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+def package_alone(directory: Path) -> Path:
+    """A folder for an import path, in which this package stands and nothing else.
+
+    Where headrace is installed, the packages of its environment stand beside it, and would go
+    before those of the peer's own.
+    """
+    (directory / __package__).symlink_to(Path(__file__).parent, target_is_directory=True)
+    return directory
+
+
 class WorkerError(CheckError):
     """A contestant's process crashed, or did not answer in time."""
 
@@ -69,7 +78,8 @@ class Worker:
         self._name = contestant.name
         self._mark = mark
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with it
-        paths = [*map(str, contestant.paths), str(_ROOT)]
+        self._place = tempfile.TemporaryDirectory(prefix="headrace-worker-")
+        paths = [*map(str, contestant.paths), str(package_alone(Path(self._place.name)))]
         self._process = subprocess.Popen(  # noqa: S603 - the suites' own interpreters
             [contestant.python, "-m", "headrace_bench.worker"],
             stdin=subprocess.PIPE,
@@ -134,6 +144,7 @@ class Worker:
         if marked_processes(self._mark, MARK):
             sweep(self._mark, grace_s=5.0, variable=MARK)
         self._log.close()
+        self._place.cleanup()
 
     def _ask(self, question: dict[str, Any], timeout_s: float) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout

@@ -52,7 +52,17 @@ def rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> No
     """Gives a graph's inputs and outputs their public names, in place.
 
     Where a value inside bears a public name already, it is the one that gives way.
+
+    Raises:
+        UsageError: An output has the name of an input.
     """
+    for name in outputs:
+        if name in inputs:
+            raise UsageError(
+                "recipe.outputs",
+                f"the model returns '{name}', and that is the name of an input",
+                "give the outputs other names in the recipe: outputs=(...)",
+            )
     # An input or a weight that is handed out as it is gets a node of its own, and so a name.
     OutputFixPass()(model)
     for value, name in zip(model.graph.inputs, inputs, strict=True):

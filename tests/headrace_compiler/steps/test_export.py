@@ -50,6 +50,13 @@ def test_an_output_may_bear_the_name_of_a_value_inside(exported: Export, name: s
     assert np.allclose(answer[name], made.source.run(inputs)[name], atol=1e-6)
 
 
+def test_an_output_with_the_name_of_an_input_is_refused(exported: Export) -> None:
+    """A dictionary whose key is an input's name cannot be told from the input."""
+    assert "returns 'x', and that is the name of an input" in str(
+        refusal(exported, forward="return {'x': self.linear(x)}")
+    )
+
+
 @pytest.mark.parametrize(
     ("forward", "outputs"),
     [

@@ -1,0 +1,1 @@
+"""Servers under load: started, asked in closed and open loop, weighed, ended."""

@@ -1,0 +1,150 @@
+"""The results page of a machine, and the README's numbers, from stored benchmark runs.
+
+python docs/results.py measure [SUITE...]    runs suites here and stores what they measured
+python docs/results.py [--check]             writes the pages and the README's table; or compares
+
+Runs are stored as `docs/results/FINGERPRINT/SUITE.jsonl`, one JSON line a contestant of a case.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace.hardware import detect_hardware
+from headrace_bench.report.markdown import markdown
+from headrace_bench.result import RESULTS, CaseResult, Metric, read_results
+
+ROOT = Path(__file__).parents[1]
+STORED = ROOT / "docs" / "results"
+SOAK = ROOT / "docs" / "soak"
+README = ROOT / "README.md"
+BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
+SUITES = ("kernels", "compile", "serving", "coldstart", "endtoend")
+# The cold start of a model of real size says more than that of the suite's tiny one.
+FLAGS = {"coldstart": ("--bundle", ".demo/efficientnet-lite0-1.bundle")}
+
+INTRODUCTION = """
+Measured by `python docs/results.py measure` with nothing else running, and written by
+`python docs/results.py`. Contestants of a case work in alternation in one run: their ratios mean
+more than the times of a shared machine. What the suites measure stands in
+[the reference](../reference/benchmarks.md).
+""".strip()
+
+
+def measure(suites: Sequence[str]) -> None:
+    """Runs suites on this machine; a run that fails stores nothing."""
+    place = STORED / detect_hardware().fingerprint
+    place.mkdir(parents=True, exist_ok=True)
+    for suite in suites:
+        with tempfile.TemporaryDirectory() as out:
+            command: list[str | Path] = [
+                Path(sys.executable).with_name("headrace"),
+                "bench",
+                "run",
+                suite,
+            ]
+            flags = [*FLAGS.get(suite, ()), "--out", out]
+            done = subprocess.run([*command, *flags], cwd=ROOT, check=False)  # noqa: S603 - ours
+            if done.returncode not in {0, 1, 4}:
+                raise SystemExit(done.returncode)
+            (place / f"{suite}.jsonl").write_text((Path(out) / RESULTS).read_text())
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page, and the README."""
+    found = {
+        place.with_suffix(".md"): page(place)
+        for place in sorted(STORED.iterdir())
+        if place.is_dir()
+    }
+    newest = max(
+        (place for place in STORED.iterdir() if (place / "coldstart.jsonl").exists()),
+        key=lambda place: read_results(place / "coldstart.jsonl")[0].started,
+    )
+    text = README.read_text()
+    if not BLOCK.search(text):
+        raise SystemExit("README.md has no place for results")
+    found[README] = BLOCK.sub(lambda _: numbers(newest), text)
+    return found
+
+
+def page(place: Path) -> str:
+    """All that was measured on one machine."""
+    parts = [
+        f"# Results on `{place.name}`",
+        INTRODUCTION,
+    ]
+    for suite in SUITES:
+        stored = place / f"{suite}.jsonl"
+        if stored.exists():
+            results = read_results(stored)
+            day = results[0].started[:10]
+            parts += [f"## {suite}, {day}", markdown(results).strip()]
+    soak = [json.loads(path.read_text()) for path in sorted(SOAK.glob(f"*-{place.name}.json"))]
+    if soak:
+        parts.append("## soak\n\nWhat `make soak` wrote down last.")
+        parts += [_soaked(result) for result in soak]
+    return "\n\n".join(parts) + "\n"
+
+
+def numbers(place: Path) -> str:
+    """The README's table."""
+    results = read_results(place / "coldstart.jsonl")
+    size = _metric(results, "edge-install", "size")
+    rows = [
+        f"| size of the edge install (site-packages, dependencies included) | {size.value:.0f} MB |"
+    ]
+    for case, what in (
+        ("edge-first-answer", "start of `headrace serve --edge` to its first right answer"),
+        ("ray-first-answer", "the same on Ray Serve"),
+    ):
+        found = _metric(results, case, "latency_p50")
+        low, high = (found.low or found.value) / 1e3, (found.high or found.value) / 1e3
+        model = next(each for each in results if each.case == case).parameters["model"]
+        rows.append(f"| {what}, {model} | {found.value / 1e3:.2f} s ({low:.2f} to {high:.2f}) |")
+    one = results[0]
+    head = f"| measured on `{one.fingerprint}` ({one.processor}), median and 95 % interval | |"
+    link = f"[All results of this machine](docs/results/{place.name}.md)."
+    return "\n".join([head, "|---|---|", *rows, "", link]) + "\n"
+
+
+def _metric(results: Sequence[CaseResult], case: str, name: str) -> Metric:
+    for result in results:
+        metric = result.metric(name)
+        if (result.case, result.contestant) == (case, "headrace") and metric is not None:
+            return metric
+    raise SystemExit(f"the stored results hold no {name} of {case}")
+
+
+def _soaked(result: dict[str, object]) -> str:
+    rows = [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in result.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {number}" for name, number in value.items()) or "none"
+    return str(value)
+
+
+def main() -> None:
+    """Measures, writes, or compares."""
+    if sys.argv[1:2] == ["measure"]:
+        measure(sys.argv[2:] or SUITES)
+    check = sys.argv[1:] == ["--check"]
+    stale = [
+        path for path, text in pages().items() if not path.exists() or path.read_text() != text
+    ]
+    if check and stale:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        raise SystemExit(f"stale: {names}; run `python docs/results.py`")
+    for path in stale:
+        path.write_text(pages()[path])
+
+
+if __name__ == "__main__":
+    main()
