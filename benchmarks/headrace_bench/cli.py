@@ -99,6 +99,9 @@ def gate(  # noqa: PLR0913 - one argument a flag
     metric: Annotated[
         list[str] | None, typer.Option(help="Only this decides; may be repeated.")
     ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Of each server's session; the client needs a core too.")
+    ] = 1,
     minutes: Annotated[
         float | None,
         typer.Option(min=0.1, help="No new start after these.  [default: 10; quick 1.5]"),
@@ -109,9 +112,11 @@ def gate(  # noqa: PLR0913 - one argument a flag
 ) -> None:
     """Compare head with base, in alternation. Exits with 0, 1 (regressed) or 4 (no verdict)."""
     _needs_extra()
+    from headrace_bench.gate import QUICK, GateEffort  # noqa: PLC0415
     from headrace_bench.gating import GateRequest, gate_subjects  # noqa: PLC0415
 
     end_on_signals()
+    effort = QUICK if quick else GateEffort()
     request = GateRequest(
         base=base,
         head=head,
@@ -120,8 +125,8 @@ def gate(  # noqa: PLR0913 - one argument a flag
         threshold=threshold,
         points=points,
         metrics=tuple(metric or ()),
-        limit_s=None if minutes is None else minutes * 60,
-        quick=quick,
+        threads=threads,
+        effort=effort if minutes is None else replace(effort, limit_s=minutes * 60),
     )
     with err().status("gate") as status:
         report = gate_subjects(request, status.update)

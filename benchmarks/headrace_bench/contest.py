@@ -83,6 +83,8 @@ def run_contest(
                 entry.work(effort.block_s)
         for entry in entries:
             entry.finish()
+        for entry in entries:
+            entry.release()
     reference = next((e for e in entries if e.contestant.name == contest.reference), None)
     seconds = round(time.perf_counter() - begin, 3)
     results = []
@@ -155,6 +157,11 @@ class _Entry:
             self.facts = self._worker.facts()
         except WorkerError as error:
             self.fault = str(error)
+
+    def release(self) -> None:
+        """Lets the process end while others do."""
+        if self._worker is not None:
+            self._worker.release()
 
     def _raise_errors(self, block: Block) -> None:
         if block.errors or not block.latencies:

@@ -32,23 +32,37 @@ class GateEffort:
     Attributes:
         min_pairs: Pairs before the first look at the ratios.
         max_pairs: Pairs after which it ends without a verdict.
-        blocks: Blocks of each kind, of each side, in one pair; an even number.
-        block_s: Seconds of a block.
+        blocks: Of one caller, of each side, in one pair. Short ones: a processor's speed changes
+            from second to second on a shared machine, and neighbours share it.
+        block_s: Seconds of such a block.
+        loaded_blocks: Of many callers.
+        loaded_block_s: Seconds of such a block.
         warm_s: Seconds that each side works before it counts.
         limit_s: No pair is begun after so many seconds.
         callers: At once, where throughput is measured.
     """
 
-    min_pairs: int = 6
-    max_pairs: int = 24
-    blocks: int = 16
-    block_s: float = 0.1
-    warm_s: float = 0.3
+    min_pairs: int = 8
+    max_pairs: int = 32
+    blocks: int = 40
+    block_s: float = 0.03
+    loaded_blocks: int = 24
+    loaded_block_s: float = 0.05
+    warm_s: float = 0.2
     limit_s: float = 600.0
-    callers: int = 8
+    callers: int = 4
 
 
-QUICK = GateEffort(min_pairs=5, max_pairs=10, blocks=8, block_s=0.06, warm_s=0.1, limit_s=90.0)
+QUICK = GateEffort(
+    min_pairs=5,
+    max_pairs=10,
+    blocks=16,
+    block_s=0.02,
+    loaded_blocks=8,
+    loaded_block_s=0.03,
+    warm_s=0.1,
+    limit_s=90.0,
+)
 
 
 @dataclass(frozen=True)
@@ -214,20 +228,17 @@ def measure_pair(
         sides = (workers[1], workers[0]) if swapped else (workers[0], workers[1])
         for worker in workers:
             worker.block(effort.warm_s, effort.callers)
-        for load in (1, effort.callers):
-            blocks = [_alternate(sides, effort.block_s, load, n) for n in range(effort.blocks)]
-            for pair in blocks:
-                for block in pair:
-                    tally.note(block)
-            if load == 1:
-                tally.add(
-                    "latency", [(1e3 * undisturbed(a), 1e3 * undisturbed(b)) for a, b in blocks]
-                )
-            else:
-                tally.add("throughput", [(rate(a), rate(b)) for a, b in blocks])
-                cpu = [(1e3 * cpu_each(a), 1e3 * cpu_each(b)) for a, b in blocks]
-                tally.add("cpu_per_request", cpu)
+        alone = _alternate(sides, effort.blocks, effort.block_s, 1)
+        loaded = _alternate(sides, effort.loaded_blocks, effort.loaded_block_s, effort.callers)
+        for pair in (*alone, *loaded):
+            for block in pair:
+                tally.note(block)
+        tally.add("latency", [(1e3 * undisturbed(a), 1e3 * undisturbed(b)) for a, b in alone])
+        tally.add("throughput", [(rate(a), rate(b)) for a, b in loaded])
+        tally.add("cpu_per_request", [(1e3 * cpu_each(a), 1e3 * cpu_each(b)) for a, b in loaded])
         facts = [worker.facts() for worker in sides]
+        for worker in workers:
+            worker.release()
         tally.add("memory", [(facts[0]["memory_mb"], facts[1]["memory_mb"])])
         tally.add("cold_start", [(facts[0]["start_s"], facts[1]["start_s"])])
 
@@ -290,16 +301,20 @@ def exact_comparison(
 
 
 def _alternate(
-    sides: tuple[Worker, Worker], seconds: float, load: int, number: int
-) -> tuple[Block, Block]:
-    blocks: dict[int, Block] = {}
-    for side in (0, 1) if number % 2 == 0 else (1, 0):
-        block = sides[side].block(seconds, load)
-        if block.errors or not block.latencies:
-            said = block.first_error or "no request was answered"
-            raise CheckError("bench.errors", f"{block.errors} requests failed: {said}")
-        blocks[side] = block
-    return blocks[0], blocks[1]
+    sides: tuple[Worker, Worker], count: int, seconds: float, load: int
+) -> list[tuple[Block, Block]]:
+    """Blocks of both sides, of base first: A B, B A, A B, ..."""
+    found = []
+    for number in range(count):
+        blocks: dict[int, Block] = {}
+        for side in (0, 1) if number % 2 == 0 else (1, 0):
+            block = sides[side].block(seconds, load)
+            if block.errors or not block.latencies:
+                said = block.first_error or "no request was answered"
+                raise CheckError("bench.errors", f"{block.errors} requests failed: {said}")
+            blocks[side] = block
+        found.append((blocks[0], blocks[1]))
+    return found
 
 
 def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:

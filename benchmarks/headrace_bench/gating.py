@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import UsageError
@@ -10,7 +10,6 @@ from headrace.hardware import detect_hardware
 from headrace_bench.accuracy import evaluation_accuracy, golden_agreement
 from headrace_bench.gate import (
     MEASURES,
-    QUICK,
     Comparison,
     GateEffort,
     GateReport,
@@ -32,7 +31,7 @@ class GateRequest:
     Attributes:
         points: Percentage points of accuracy that may be lost.
         metrics: The names of those that decide; all, if empty.
-        limit_s: No pair is begun after so many seconds; None leaves it to the effort.
+        threads: Of the one session.
     """
 
     base: str
@@ -42,8 +41,8 @@ class GateRequest:
     threshold: float
     points: float
     metrics: tuple[str, ...]
-    limit_s: float | None
-    quick: bool
+    threads: int
+    effort: GateEffort
 
 
 def gate_subjects(request: GateRequest, progress: Callable[[str], None]) -> GateReport:
@@ -53,9 +52,6 @@ def gate_subjects(request: GateRequest, progress: Callable[[str], None]) -> Gate
         UsageError: The two cannot be compared, or a metric is unknown.
         CheckError: One of them does not start, crashes, or answers wrong.
     """
-    effort = QUICK if request.quick else GateEffort()
-    if request.limit_s is not None:
-        effort = replace(effort, limit_s=request.limit_s)
     _check_metrics(request)
     measures = tuple(m for m in MEASURES if _decides(request, m.name))
     with (
@@ -65,7 +61,7 @@ def gate_subjects(request: GateRequest, progress: Callable[[str], None]) -> Gate
         progress("comparing answers")
         exact = _exact(request, subjects)
         contestants = [
-            _contestant(subject, Path(directory), side)
+            _contestant(subject, Path(directory), side, request.threads)
             for side, subject in zip(("base", "head"), subjects, strict=True)
         ]
         return run_gate(
@@ -73,7 +69,7 @@ def gate_subjects(request: GateRequest, progress: Callable[[str], None]) -> Gate
             contestants[1],
             exact=exact,
             threshold=request.threshold,
-            effort=effort,
+            effort=request.effort,
             hardware=detect_hardware(),
             names=(subjects[0].name, subjects[1].name),
             measures=measures,
@@ -111,7 +107,7 @@ def _exact(request: GateRequest, subjects: tuple[Subject, Subject]) -> list[Comp
     return found
 
 
-def _contestant(subject: Subject, scratch: Path, side: str) -> Contestant:
+def _contestant(subject: Subject, scratch: Path, side: str, threads: int) -> Contestant:
     """A subject as `serve --edge` on a free port, with a home of its own."""
     bundle = subject.bundle
     takes_images = bool(bundle.golden_cases()[0].raw)
@@ -127,6 +123,7 @@ def _contestant(subject: Subject, scratch: Path, side: str) -> Contestant:
             str(bundle.path.resolve()),
         ),
         *("--port", "{port}", "--grpc-port", "0", "--json"),
+        *("--threads", str(threads)),
     ]
     return Contestant(
         name=side,
@@ -137,7 +134,7 @@ def _contestant(subject: Subject, scratch: Path, side: str) -> Contestant:
                 "HEADRACE_HOME": str(scratch / f"{side}-home"),
                 "PYTHONPATH": ":".join(map(str, subject.paths)),
             },
-            "port": 0,
+            "cores": threads,
             **request,
         },
     )

@@ -129,11 +129,15 @@ class Worker:
         found: dict[str, float] = json.loads(self._ask({"facts": True}, _SLACK_S))
         return found
 
-    def close(self) -> None:
-        """Ends it, and whatever it started."""
+    def release(self) -> None:
+        """Tells it to end, and does not wait: several end faster side by side."""
         if self._process.stdin:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def close(self) -> None:
+        """Ends it, and whatever it started."""
+        self.release()
         try:
             self._process.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:

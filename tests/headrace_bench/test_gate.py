@@ -17,7 +17,7 @@ from headrace_bench.gate import (
 from headrace_bench.process import Contestant, WorkerError
 
 SUPPORT = Path(__file__).parents[1] / "support"
-EFFORT = GateEffort(min_pairs=4, max_pairs=6, blocks=4, block_s=0.02, warm_s=0.01, callers=4)
+EFFORT = GateEffort(min_pairs=4, max_pairs=6, blocks=4, loaded_blocks=4, warm_s=0.01, callers=4)
 
 
 def side(name: str, latency_s: float, noise: float = 0.02) -> Contestant:

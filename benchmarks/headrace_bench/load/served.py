@@ -3,9 +3,11 @@
 Runs in headrace's own environment, whatever environment the server's command starts.
 """
 
+import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,6 +42,7 @@ class Service(Frozen):
         method: The full name, by gRPC.
         expected: The file of an `AnswerCheck`; if empty, every answer of status 200 will do.
         rows: Of one request.
+        cores: How many cores the server gets for itself; 0 leaves all processors to both.
     """
 
     command: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
@@ -51,6 +54,7 @@ class Service(Frozen):
     method: str = ""
     expected: str = ""
     rows: Annotated[int, Field(ge=1)] = 1
+    cores: Annotated[int, Field(ge=0)] = 0
 
     def start(self) -> tuple[Server, Client, float]:
         """A server that has answered right, its client, and the seconds that took.
@@ -61,7 +65,8 @@ class Service(Frozen):
         """
         request = Path(self.request).read_bytes()
         check = load_check(Path(self.expected)) if self.expected else None
-        server = Server(self.command, self.environment, self.port)
+        with _own_cores(self.cores):
+            server = Server(self.command, self.environment, self.port)
         try:
             client = self._client(server.port, request)
             asking = _Asking(client, server.port, self.ready, request, check)
@@ -108,6 +113,24 @@ class _Asking:
         if self._ready and answer.status not in _NOT_YET:
             raise CheckError("bench.refused", f"the server refuses the request: {said}")
         return said
+
+
+@contextmanager
+def _own_cores(count: int) -> Iterator[None]:
+    """What is started within runs on the last `count` processors, and this process on the others.
+
+    Processors of a shared machine differ in speed, from each other and from second to second: on
+    one and the same, servers that take turns can be compared.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    if not 0 < count < len(allowed):
+        yield
+        return
+    os.sched_setaffinity(0, allowed[-count:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed[:-count])
 
 
 def open_served(**arguments: object) -> "Served":

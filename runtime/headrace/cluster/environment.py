@@ -41,6 +41,9 @@ def ray_environment(home: Path, service: str, max_body: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "m.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "state"),
+        # Ray opens these two so that others can share them: another service would get our requests.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(_LOOPBACK)),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port(_LOOPBACK)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(_LOOPBACK)),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(_LOOPBACK)),
         # Long enough for HAProxy to take a stopping replica out (it checks every 250 ms), short
