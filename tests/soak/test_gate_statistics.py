@@ -1,8 +1,8 @@
 """How often the gate is wrong: fifty gates of a thing against itself, fifty against a slower one.
 
 Each gate is a quick one, through the sources: the slower head is a copy of the runtime whose
-`Model.answer` takes so much longer that a client waits 10 % longer. The outcome is written to `docs/soak/`, dated and with the
-machine's fingerprint.
+`Model.answer` takes so much longer that a client waits 10 % longer. The outcome is written to
+`docs/soak/`, dated and with the machine's fingerprint.
 """
 
 import json
