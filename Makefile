@@ -57,9 +57,10 @@ gate: setup .demo/efficientnet-lite0-1.bundle
 .demo/efficientnet-lite0-1.bundle: | $(VENV)/.stamp
 	$(BIN)/headrace compile examples/image_classification/recipe.py --out .demo --force
 
+# QUICK=--quick takes a quarter of an hour instead of an hour.
 results: setup .demo/efficientnet-lite0-1.bundle
 	$(BIN)/headrace bench peers install
-	$(BIN)/python docs/results.py measure
+	$(BIN)/python docs/results.py measure $(QUICK)
 
 # Writes down what is installed in .venv as the exact, tested set.
 constraints: setup

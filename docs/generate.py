@@ -39,8 +39,8 @@ def program() -> str:
         "",
         "Exit status: 0 done; 1 a check said no; 2 the input or the usage is wrong; 3 something",
         "needed is missing; 4 no verdict (too noisy to say); 130 interrupted. `--json` prints",
-        "one JSON document on standard output and everything else on standard error; `bench run --json`",
-        "prints one line a case.",
+        "one JSON document on standard output and everything else on standard error; of",
+        "`bench run` it prints one line a case.",
     ]
     for command in ("", *COMMANDS):
         arguments = [*command.split(), "--help"]

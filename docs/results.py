@@ -1,7 +1,7 @@
 """The results page of a machine, and the README's numbers, from stored benchmark runs.
 
-python docs/results.py measure [SUITE...]    runs suites here and stores what they measured
-python docs/results.py [--check]             writes the pages and the README's table; or compares
+python docs/results.py measure [--quick] [SUITE...]   runs suites here, stores what they measured
+python docs/results.py [--check]                      writes the pages and the README; or compares
 
 Runs are stored as `docs/results/FINGERPRINT/SUITE.jsonl`, one JSON line a contestant of a case.
 """
@@ -28,14 +28,14 @@ SUITES = ("kernels", "compile", "serving", "coldstart", "endtoend")
 FLAGS = {"coldstart": ("--bundle", ".demo/efficientnet-lite0-1.bundle")}
 
 INTRODUCTION = """
-Measured by `python docs/results.py measure` with nothing else running, and written by
-`python docs/results.py`. Contestants of a case work in alternation in one run: their ratios mean
-more than the times of a shared machine. What the suites measure stands in
-[the reference](../reference/benchmarks.md).
+Measured by `make results` with nothing else running, and written by `python docs/results.py`.
+Contestants of a case work in alternation in one run: their ratios mean more than the times of a
+shared machine. `rounds` says how many blocks each had: five in a quick run. What the suites measure
+stands in [the reference](../reference/benchmarks.md).
 """.strip()
 
 
-def measure(suites: Sequence[str]) -> None:
+def measure(suites: Sequence[str], *, quick: bool) -> None:
     """Runs suites on this machine; a run that fails stores nothing."""
     place = STORED / detect_hardware().fingerprint
     place.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def measure(suites: Sequence[str]) -> None:
                 "run",
                 suite,
             ]
-            flags = [*FLAGS.get(suite, ()), "--out", out]
+            flags = [*FLAGS.get(suite, ()), *(("--quick",) if quick else ()), "--out", out]
             done = subprocess.run([*command, *flags], cwd=ROOT, check=False)  # noqa: S603 - ours
             if done.returncode not in {0, 1, 4}:
                 raise SystemExit(done.returncode)
@@ -134,7 +134,8 @@ def _shown(value: object) -> str:
 def main() -> None:
     """Measures, writes, or compares."""
     if sys.argv[1:2] == ["measure"]:
-        measure(sys.argv[2:] or SUITES)
+        named = [argument for argument in sys.argv[2:] if argument != "--quick"]
+        measure(named or SUITES, quick="--quick" in sys.argv)
     check = sys.argv[1:] == ["--check"]
     stale = [
         path for path, text in pages().items() if not path.exists() or path.read_text() != text

@@ -99,7 +99,7 @@ def run_contest(
                 contestant=entry.contestant.name,
                 status=status,
                 reason=reason,
-                parameters={**contest.parameters, "load": contest.load},
+                parameters={**contest.parameters, "load": contest.load, "rounds": effort.rounds},
                 metrics=_metrics(entry) if figures else (),
                 ratios=_ratios(entry, reference) if figures and reference else (),
                 bundle=contest.bundle,

@@ -55,7 +55,10 @@ def package_alone(directory: Path) -> Path:
     Where headrace is installed, the packages of its environment stand beside it, and would go
     before those of the peer's own.
     """
-    (directory / __package__).symlink_to(Path(__file__).parent, target_is_directory=True)
+    directory.mkdir(exist_ok=True)
+    link = directory / __package__
+    if not link.is_symlink():
+        link.symlink_to(Path(__file__).parent, target_is_directory=True)
     return directory
 
 

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-import headrace_bench
 from headrace.tensors import Array
 from headrace_bench.load.requests import (
     OIP_GRPC,
@@ -32,7 +31,7 @@ from headrace_bench.peers.environments import (
 )
 from headrace_bench.peers.floors import PACKAGES
 from headrace_bench.peers.program import write_flags
-from headrace_bench.process import Contestant
+from headrace_bench.process import Contestant, package_alone
 from headrace_bench.suites.options import SuiteOptions
 from headrace_bench.suites.serving_case import Encoding, Layout, Road, ServingCase
 
@@ -135,7 +134,7 @@ def _contestant(
         factory="headrace_bench.load.served:open_served",
         arguments={
             "command": [*program, *_flags(case, way, array, expected)],
-            "environment": {**peer.environment, "PYTHONPATH": str(_import_path(place))},
+            "environment": {**peer.environment, "PYTHONPATH": str(package_alone(place / "import"))},
             "port": 0,
             "road": way.road,
             "ready": way.ready,
@@ -189,19 +188,6 @@ def _flags(case: ServingCase, way: Way, array: Array, expected: Array) -> list[s
             "road": way.name,
         }
     )
-
-
-def _import_path(place: Path) -> Path:
-    """A directory that shows a peer this package and nothing else.
-
-    Where headrace is installed from a wheel, its own directory holds everything beside it.
-    """
-    path = place / "import"
-    path.mkdir(exist_ok=True)
-    link = path / headrace_bench.__name__
-    if not link.is_symlink():
-        link.symlink_to(Path(headrace_bench.__file__).parent, target_is_directory=True)
-    return path
 
 
 def _packages(way: Way) -> Sequence[str]:
