@@ -131,6 +131,7 @@ def test_invalid_run_gives_reasons_and_no_figures(tmp_path: Path) -> None:
     status, reason = judge(found, others=0.0, cores=2)
     assert status == "failed"
     assert "INVALID" in reason
+    assert judge(found, others=1.9, cores=2)[0] == "disturbed"
     with pytest.raises(LoadGenError, match="Reduce target QPS"):
         found.require_valid()
 
@@ -143,6 +144,7 @@ def test_failed_samples_make_a_run_invalid(tmp_path: Path) -> None:
     assert not found.valid
     assert found.account.errors > 0
     assert "ValueError: the model fell over" in found.reasons[0]
+    assert judge(found, others=1.9, cores=2)[0] == "failed"
 
 
 def test_http_refusals_are_errors(tmp_path: Path, service: Service) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from bundles import GOOD, WEIGHT, linear_bundle, linear_model
 
 from headrace.bundle.golden import GoldenCase, encode_cases
 from headrace.bundle.open import Bundle, open_bundle
-from headrace.errors import UsageError
+from headrace.errors import MissingError, UsageError
 from headrace_bench.accuracy import evaluation_accuracy, golden_agreement, judge_points
 from headrace_bench.subjects import kind_of, open_subjects
 
@@ -102,6 +103,20 @@ def test_a_working_tree_is_measured_as_it_stands(repository: Path, tmp_path: Pat
     (repository / "runtime" / "headrace" / "cli.py").write_text("three = 3\n")
     with open_subjects("HEAD", ".", GOOD, tmp_path) as (_, head):
         assert (head.paths[0] / "headrace" / "cli.py").read_text() == "three = 3\n"
+
+
+def test_an_installed_version_is_asked_for_its_size(tmp_path: Path) -> None:
+    """An environment and its interpreter are one subject; one without headrace is none."""
+    with open_subjects(sys.prefix, sys.executable, GOOD, tmp_path) as (base, head):
+        assert base.size_bytes == head.size_bytes > 10_000
+        assert base.paths == ()
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False)
+    with (
+        pytest.raises(MissingError, match="has no headrace"),
+        open_subjects(str(bare), sys.prefix, GOOD, tmp_path),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,17 @@ def test_the_generated_reference_is_fresh() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_every_number_in_the_readme_comes_from_stored_results() -> None:
+    """The results pages and the README's table are those of the stored runs."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "results.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_tutorials_recipe_compiles(tmp_path: Path) -> None:
     """The recipe in the tutorial becomes a bundle that verifies."""
     text = (ROOT / "docs" / "tutorial" / "first-bundle.md").read_text()

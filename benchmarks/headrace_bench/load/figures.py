@@ -10,9 +10,12 @@ from headrace_bench.result import Metric, Status
 
 def judge(found: ScenarioResult, others: float, cores: int) -> tuple[Status, str]:
     """Whether a run's figures are given, and what is to be known of it."""
-    if not found.valid:
-        return "failed", f"LoadGen: INVALID: {'; '.join(found.reasons)}"
     disturbed = _disturbed(others, cores)
+    if not found.valid:
+        invalid = f"LoadGen: INVALID: {'; '.join(found.reasons)}"
+        if disturbed and not found.account.errors:  # nobody knows whose fault it was
+            return "disturbed", f"{disturbed}; {invalid}"
+        return "failed", invalid
     if disturbed:
         return "disturbed", disturbed
     asked = f"{found.settings.seconds:g} s"

@@ -53,6 +53,8 @@ _PACED = frozenset({"Offline", "Server", PEAK})
 """Cases whose load is scaled to what the stand can do."""
 _UTILISATION = 0.5
 _BOUND = 10
+_LEAST_BOUND_S = 0.02
+"""Below it, the 99th percentile is the scheduler's of a shared machine, and not the server's."""
 _AT_ONCE = {"SingleStream": 1, "MultiStream": 8, "Offline": 16, "Server": 512}
 """The most requests on their way. The server refuses more than 128, which then counts as errors."""
 
@@ -170,7 +172,7 @@ class _Session:
         asked = replace(short, scenario="Offline", rate=guess, queries=1)
         offline = run_offline(make("Offline"), asked, folder / "offline")
         offline.require_valid()
-        bound = rung(_BOUND * single.logged.latencies_s[0.5])
+        bound = rung(max(_LEAST_BOUND_S, _BOUND * single.logged.latencies_s[0.5]))
         return _Pace(offline.logged.rate or 1.0, bound)
 
     def _measured(
