@@ -34,9 +34,10 @@ def test_a_run_leaves_lines_and_reports(tmp_path: Path) -> None:
 def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     """Ctrl-C in a run leaves no process of it, and the lines that were measured."""
     out = tmp_path / "run"
-    command = [HEADRACE, "bench", "run", "kernels", "--no-peers", "--allow-load"]
+    command: list[str | Path] = [HEADRACE, "bench", "run", "kernels", "--no-peers", "--allow-load"]
+    command += ["--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--out", str(out)],
+        command,
         env=environment(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
