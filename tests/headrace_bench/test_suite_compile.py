@@ -155,6 +155,7 @@ def test_cases_cover_batches_and_threads(tmp_path: Path) -> None:
         "batch": 8,
         "threads": 2,
         "load": 1,
+        "rounds": 1,
     }
 
 
