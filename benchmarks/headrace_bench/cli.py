@@ -10,7 +10,7 @@ import typer
 
 from headrace.commands.screen import AsJson, err, print_json, print_table
 from headrace.errors import MissingError
-from headrace.processes import end_on_signals
+from headrace.processes import INTERRUPTED, end_on_signals
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run(  # noqa: PLR0913 - one argument a flag
     from headrace_bench.report.write import write_report  # noqa: PLC0415
     from headrace_bench.runner import keep, run_suite  # noqa: PLC0415
 
-    end_on_signals()
+    end_on_signals(INTERRUPTED)
     home = Settings().ensure_home()
     directory = out or _run_directory(home, suite)
     with err().status(suite) as status:
@@ -115,7 +115,7 @@ def gate(  # noqa: PLR0913 - one argument a flag
     from headrace_bench.gate import QUICK, GateEffort  # noqa: PLC0415
     from headrace_bench.gating import GateRequest, gate_subjects  # noqa: PLC0415
 
-    end_on_signals()
+    end_on_signals(INTERRUPTED)
     effort = QUICK if quick else GateEffort()
     request = GateRequest(
         base=base,
@@ -169,7 +169,7 @@ def peers_install(
     _needs_extra()
     from headrace_bench.peers.environments import install  # noqa: PLC0415
 
-    end_on_signals()
+    end_on_signals(INTERRUPTED)
     home = Settings().ensure_home()
     for peer in _peers(names):
         with err().status(f"installing {peer.name}") as status:

@@ -270,10 +270,3 @@ def _ratios(entry: _Entry, reference: _Entry) -> tuple[Ratio, ...]:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.5g}")
-
-
-_COMPARED: Mapping[str, Callable[[Block], float]] = {
-    "latency_p50": p50,
-    "throughput": rate,
-    "cpu_per_operation": cpu_each,
-}

@@ -82,6 +82,13 @@ MEASURES = (
     Measure("cold_start", "s", "lower"),
 )
 
+_WORST_FIRST: tuple[Verdict, ...] = (
+    "regressed",
+    "too noisy to say",
+    "improved",
+    "no difference shown",
+)
+
 
 class Comparison(Frozen):
     """One metric of base and head.
@@ -318,15 +325,12 @@ def _alternate(
 
 
 def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict for all: the first of the order below that occurs.
+    """One verdict for all: a regression outweighs doubt, doubt an improvement, and that the rest.
 
     Raises:
         ValueError: There is none.
     """
-    order: tuple[Verdict, ...] = (
-        *("regressed", "too noisy to say", "improved", "no difference shown"),
-    )
-    return min(verdicts, key=order.index)
+    return min(verdicts, key=_WORST_FIRST.index)
 
 
 def _undecided(comparisons: Sequence[Comparison]) -> str:

@@ -60,6 +60,12 @@ def gate_subjects(request: GateRequest, progress: Callable[[str], None]) -> Gate
     ):
         progress("comparing answers")
         exact = _exact(request, subjects)
+        if not measures and not exact:
+            raise UsageError(
+                "gate.metric",
+                f"nothing is left to compare: {', '.join(request.metrics)} does not apply here",
+                "golden_agreement and accuracy are of bundles; accuracy needs --recipe",
+            )
         contestants = [
             _contestant(subject, Path(directory), side, request.threads)
             for side, subject in zip(("base", "head"), subjects, strict=True)

@@ -1,6 +1,7 @@
 """Blocks: what is measured in one go. Standard library only, for the environments of peers too."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -152,4 +153,5 @@ def memory_mb(pids: Iterable[int]) -> float:
 def quantile(values: Sequence[float], q: float) -> float:
     """The value below which the share `q` of the values lies: the nearest-rank definition."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -(-int(q * 1e9) * len(ordered) // 10**9) - 1))]
+    rank = math.ceil(round(q * len(ordered), 6))  # rounded, since 0.99 * 100 is a little over 99
+    return ordered[max(1, rank) - 1]

@@ -1,7 +1,7 @@
 """What a benchmark says: one JSON line a case, under the fingerprint of its machine."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -88,13 +88,6 @@ class CaseResult(Frozen):
     def to_line(self) -> str:
         """One line of JSON."""
         return json.dumps(self.model_dump(mode="json"), separators=(",", ":"))
-
-
-def write_results(directory: Path, results: Iterable[CaseResult]) -> Path:
-    """Writes the lines of a run, and returns the file."""
-    path = directory / RESULTS
-    path.write_text("".join(f"{result.to_line()}\n" for result in results))
-    return path
 
 
 def read_results(path: Path) -> tuple[CaseResult, ...]:

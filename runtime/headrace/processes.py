@@ -86,17 +86,24 @@ def sweep(service: str, *, grace_s: float, variable: str = MARK) -> bool:
     return False
 
 
-def end_on_signals() -> None:
-    """From now on SIGTERM and SIGINT raise SystemExit(0), so that every `finally` is run.
+INTERRUPTED = 130
+"""The exit status of a program that a signal kept from finishing its work."""
+
+
+def end_on_signals(status: int = 0) -> None:
+    """From now on SIGTERM and SIGINT raise SystemExit, so that every `finally` is run.
 
     The first of them has both ignored from then on: the end has begun, and those who do it bound
     its time. May be called again, after a library has put handlers of its own in place.
+
+    Args:
+        status: Of the exit; 0 where to be ended is how the work is meant to end.
     """
 
     def end(_: int, __: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(0)
+        raise SystemExit(status)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

@@ -211,6 +211,7 @@ def test_signals_to_nobody_are_no_error() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     send([ended.pid], signal.SIGKILL)
+    assert start_time(ended.pid) is None
 
 
 def test_first_signal_ends_and_the_second_is_ignored() -> None:

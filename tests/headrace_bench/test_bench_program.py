@@ -32,7 +32,7 @@ def test_a_run_leaves_lines_and_reports(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
-    """Ctrl-C in a run leaves no process of it, and the lines that were measured."""
+    """Ctrl-C in a run ends it with 130, no process of it, and the lines that were measured."""
     out = tmp_path / "run"
     command: list[str | Path] = [HEADRACE, "bench", "run", "kernels", "--no-peers", "--allow-load"]
     command += ["--out", str(out)]
@@ -49,7 +49,8 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
-    assert read_results(out) is not None
+    assert process.returncode == 130
+    assert all(result.status == "ok" for result in read_results(out))
     left = [path for path in Path("/proc").glob("[0-9]*/environ") if _is_marked(path, out)]
     assert left == []
 
@@ -70,6 +71,7 @@ def _is_marked(path: Path, out: Path) -> bool:
         (("run", "kernels", "--case", "nothing"), "has no case like 'nothing'"),
         (("run", "kernels", "--peer", "nobody"), "there is no peer 'nobody'"),
         (("gate", "--base", str(GOOD), "--head", str(GOOD), "--metric", "beauty"), "no metric"),
+        (("gate", "--base", str(GOOD), "--head", str(GOOD), "--metric", "accuracy"), "is left"),
         (("gate", "--base", str(GOOD), "--head", "HEAD"), "only be compared with a bundle"),
         (("compare", "/nowhere", "/nowhere"), "holds no run"),
         (("peers", "install", "nobody"), "there is no peer 'nobody'"),

@@ -7,7 +7,8 @@ import pytest
 
 from headrace.errors import UsageError
 from headrace_bench.compare import compare_runs
-from headrace_bench.result import RESULTS, CaseResult, Metric, Status, read_results, write_results
+from headrace_bench.result import RESULTS, CaseResult, Metric, Status, read_results
+from headrace_bench.runner import keep
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Run:
             started="2020-01-01T00:00:00+00:00",
         )
         directory = self.root / name
-        directory.mkdir()
-        write_results(directory, [result])
+        assert list(keep(iter([result]), directory)) == [result]
         return directory
 
 
