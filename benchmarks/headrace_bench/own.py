@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from headrace.bundle.open import open_bundle
+from headrace.choice import choose_variant
 from headrace.engine.model import load_model
+from headrace.hardware import detect_hardware
 from headrace.preprocess.decode import Pixels
 from headrace.preprocess.reference import Floats, prepare_image
 from headrace.preprocess.spec import CenterCrop, ImagePreprocessing, Normalize, Resize
@@ -55,7 +57,9 @@ def open_bundle_session(
     """The session of a bundle, loaded as the runtime loads it: verified, warmed and replayed."""
 
     def load(feeds: Mapping[str, Array], names: Sequence[str]) -> Callable[[], Sequence[Array]]:
-        model = load_model(open_bundle(Path(bundle)), threads=threads)
+        opened = open_bundle(Path(bundle))
+        chosen = choose_variant(opened, detect_hardware(), threads=threads)
+        model = load_model(opened, variant=chosen.variant, threads=threads)
 
         def run() -> Sequence[Array]:
             outputs = model.session.run(feeds)

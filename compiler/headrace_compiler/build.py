@@ -4,24 +4,36 @@ Importing this module does not import torch or onnx; calling `build` does.
 """
 
 import importlib.util
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Literal, ParamSpec, Protocol, TypeVar
 
 from headrace.bundle.digest import hash_file
-from headrace.bundle.manifest import BuildRecord
-from headrace.bundle.write import bundle_name, write_build_record
+from headrace.bundle.manifest import MEASURED
+from headrace.bundle.measurement import Measurement
+from headrace.bundle.open import open_bundle
+from headrace.bundle.write import bundle_name
+from headrace.engine.session import CPU, load_onnxruntime
 from headrace.errors import HeadraceError, MissingError, UsageError
 from headrace.hardware import detect_hardware
+from headrace.profile import Conditions, read_measurement
+from headrace.timing import FULL, QUICK
+from headrace_compiler.cache import StepCache, cached_call
 from headrace_compiler.loading import importable, load_recipe
+from headrace_compiler.targets import TARGETS, Target
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
+Measure = Literal["full", "quick", "none"]
+"""How thoroughly to look for variants: `quick` times a few points only, and `none` packs the fp32
+graph alone, with nothing to choose."""
+
+_NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "nncf", "datasketches")
 
 
 class Progress(Protocol):
@@ -31,17 +43,30 @@ class Progress(Protocol):
         """A step begins."""
         ...
 
-    def finished(self, step: str, seconds: float) -> None:
+    def advanced(self, what: str, done: int, of: int) -> None:
+        """So much of a long step is done."""
+        ...
+
+    def finished(self, step: "StepRecord") -> None:
         """A step is done."""
+        ...
+
+    def warned(self, message: str) -> None:
+        """Something that the build goes on without."""
         ...
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step that was run."""
+    """One step.
+
+    Attributes:
+        cached: Whether it was not run, because its result was kept.
+    """
 
     name: str
     seconds: float
+    cached: bool
 
 
 @dataclass(frozen=True)
@@ -52,11 +77,13 @@ class Built:
         path: Of its directory.
         digest: Its identity.
         steps: What was run, in order.
+        measurement: What was measured of its variants; None where nothing was.
     """
 
     path: Path
     digest: str
     steps: tuple[StepRecord, ...]
+    measurement: Measurement | None
 
 
 class Silent:
@@ -65,8 +92,27 @@ class Silent:
     def started(self, step: str) -> None:
         """Says nothing."""
 
-    def finished(self, step: str, seconds: float) -> None:
+    def advanced(self, what: str, done: int, of: int) -> None:
         """Says nothing."""
+
+    def finished(self, step: StepRecord) -> None:
+        """Says nothing."""
+
+    def warned(self, message: str) -> None:
+        """Says nothing."""
+
+
+@dataclass(frozen=True)
+class Caching:
+    """Where steps are kept for the next build.
+
+    Attributes:
+        root: A directory.
+        limit_bytes: Of all that is kept in it.
+    """
+
+    root: Path
+    limit_bytes: int
 
 
 def build(
@@ -75,6 +121,9 @@ def build(
     target: str = "cpu",
     out: Path,
     replace: bool = False,
+    measure: Measure = "full",
+    replay: Path | None = None,
+    caching: Caching | None = None,
     progress: Progress | None = None,
 ) -> Built:
     """Compiles a recipe into a bundle.
@@ -84,59 +133,128 @@ def build(
         target: Whose plan to run.
         out: The directory in which the bundle is to stand.
         replace: Whether a bundle of the same name may be replaced.
+        measure: How thoroughly to look for variants.
+        replay: A bundle whose recorded selection is to be repeated, instead of measuring.
+        caching: Where steps are kept; None runs all of them.
         progress: Who is told of each step.
 
     Raises:
         MissingError: The compiler's extra is not installed, or the disk is not writable.
         UsageError: The recipe or the model is wrong, or there is a bundle of this name.
-        CheckError: The graph does not compute what the model computes.
+        CheckError: The graph does not compute what the model computes, or no variant keeps the
+            recipe's budget; then the report is written nevertheless.
     """
     _require_extra()
     # Only now is it known that they can be imported.
-    from headrace_compiler.lineage import Origin, git_commit  # noqa: PLC0415
-    from headrace_compiler.plan import PLANS, Job  # noqa: PLC0415
-    from headrace_compiler.steps.package import Destination  # noqa: PLC0415
+    from headrace_compiler.drafts import Workbench  # noqa: PLC0415
+    from headrace_compiler.job import Destination, Job  # noqa: PLC0415
+    from headrace_compiler.lineage import Origin, tool_versions  # noqa: PLC0415
+    from headrace_compiler.plan import PLANS  # noqa: PLC0415
 
-    if target not in PLANS:
-        raise UsageError(
-            "build.target", f"there is no target '{target}'", f"targets are {', '.join(PLANS)}"
-        )
+    meant = _target(target)
     path = recipe.resolve()
-    with importable(path.parent):
+    told = progress or Silent()
+    with importable(path.parent), tempfile.TemporaryDirectory(prefix="headrace-build-") as scratch:
         declared = load_recipe(path)
         _refuse_existing(out / bundle_name(declared.name, declared.version), replace=replace)
-        origin = Origin(recipe=hash_file(path).sha256, seed=declared.seed, target=target)
-        runner = _Runner(progress or Silent())
-        job = Job(declared, path.parent, origin, Destination(out, replace=replace))
+        cache = StepCache(caching.root, caching.limit_bytes) if caching else None
+        runner = _Runner(told, cache, tool_versions())
+        conditions, here = _conditions(meant, measure)
+        job = Job(
+            recipe=declared,
+            folder=path.parent,
+            origin=Origin(recipe=hash_file(path).sha256, seed=declared.seed, target=target),
+            destination=Destination(out, replace=replace),
+            target=meant,
+            scratch=Path(scratch),
+            bench=Workbench(Path(scratch), conditions, told.advanced),
+            here=here,
+            only_fp32=measure == "none",
+            replay=None if replay is None else _recorded(replay, target),
+        )
         package = PLANS[target](runner, job)
-    record = BuildRecord(
-        commit=git_commit(path.parent),
-        fingerprint=detect_hardware().fingerprint,
-        seconds={step.name: round(step.seconds, 3) for step in runner.records},
-    )
-    write_build_record(package.path, record)
-    return Built(path=package.path, digest=package.digest, steps=tuple(runner.records))
+    return Built(package.path, package.digest, tuple(runner.records), package.measurement)
+
+
+def _conditions(target: Target, measure: Measure) -> tuple[Conditions, bool]:
+    """How to measure, and whether this machine is one of the target's kind."""
+    hardware = detect_hardware()
+    here = target.is_here(hardware, tuple(load_onnxruntime().get_available_providers()))
+    effort = FULL if measure == "full" else QUICK
+    return Conditions(hardware, effort, target.provider if here else CPU), here
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise UsageError(
+            "build.target", f"there is no target '{name}'", f"targets are {', '.join(TARGETS)}"
+        )
+    return TARGETS[name]
+
+
+def _recorded(path: Path, target: str) -> Measurement:
+    """The measurement that a bundle's content follows from.
+
+    Raises:
+        UsageError: The bundle was built for another target, or holds no measurement.
+    """
+    bundle = open_bundle(path)
+    found = sorted((bundle.path / MEASURED).glob("*.json"))
+    built = bundle.manifest.lineage.target
+    if built != target:
+        raise UsageError("replay.target", f"{path} was built for '{built}', not for '{target}'")
+    record = bundle.build_record()
+    fitting = [each for each in found if record and each.stem == record.fingerprint]
+    if not fitting:
+        raise UsageError(
+            "replay.nothing", f"{path} holds no measurement of the machine that built it"
+        )
+    return read_measurement(fitting[0])
 
 
 class _Runner:
     """Times each step, and lets its errors say where in the plan they happened."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(
+        self, progress: Progress, cache: "StepCache | None", tools: Mapping[str, str]
+    ) -> None:
         self._progress = progress
+        self._cache = cache
+        self._tools = tools
+        self._warned = False
         self.records: list[StepRecord] = []
 
     @property
-    def started(self) -> tuple[str, ...]:
-        return tuple(record.name for record in self.records)
+    def seconds(self) -> dict[str, float]:
+        """Of each step so far."""
+        return {step.name: round(step.seconds, 3) for step in self.records}
 
     def __call__(self, name: str, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(name, lambda: (step(*args, **kwargs), False))
+
+    def cached(self, name: str, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Takes what the step made of equal arguments before, if that was kept."""
+        cache = self._cache
+        if cache is None:
+            return self(name, step, *args, **kwargs)
+
+        def run() -> tuple[T, bool]:
+            called = cached_call(cache, self._tools, name, step, *args, **kwargs)
+            if called.fault and not self._warned:
+                self._warned = True
+                self._progress.warned(f"steps are not kept for the next build: {called.fault}")
+            return called.result, called.hit
+
+        return self._run(name, run)
+
+    def _run(self, name: str, run: Callable[[], tuple[T, bool]]) -> T:
         self._progress.started(name)
         begin = time.perf_counter()
-        with _named(name, self.started):
-            made = step(*args, **kwargs)
-        seconds = time.perf_counter() - begin
-        self.records.append(StepRecord(name, seconds))
-        self._progress.finished(name, seconds)
+        with _named(name, tuple(record.name for record in self.records)):
+            made, hit = run()
+        record = StepRecord(name, time.perf_counter() - begin, cached=hit)
+        self.records.append(record)
+        self._progress.finished(record)
         return made
 
 
@@ -149,6 +267,14 @@ def _named(step: str, before: tuple[str, ...]) -> Iterator[None]:
         after = f" (after {', '.join(before)})" if before else ""
         message = f"step {step}{after}: {error.message}"
         raise type(error)(error.code, message, error.hint) from error
+    except OSError as error:
+        # What a recipe's functions raise is translated where they are called.
+        raise MissingError(
+            "build.write",
+            f"step {step}: {error.filename or 'a file'} cannot be written or read:"
+            f" {error.strerror or error}",
+            "make room, or choose another directory with --out or TMPDIR",
+        ) from error
 
 
 def _require_extra() -> None:

@@ -47,6 +47,11 @@ class Graph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def batched(self) -> bool:
+        """True if every input and output has the batch axis first."""
+        return all(spec.shape[:1] == (BATCH,) for spec in (*self.inputs, *self.outputs))
+
 
 def rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Gives a graph's inputs and outputs their public names, in place.

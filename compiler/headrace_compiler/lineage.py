@@ -1,6 +1,5 @@
 """What made a bundle's content; nothing of it depends on when or where a build ran."""
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -8,15 +7,19 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.bundle.manifest import SUFFIX, Lineage
+from headrace.bundle.manifest import SUFFIX
+from headrace.hardware import installed_version
 
 _DISTRIBUTIONS = (
+    "datasketches",
     "headrace",
+    "nncf",
     "numpy",
     "onnx",
     "onnx-ir",
     "onnxruntime",
     "onnxscript",
+    "openvino",
     "pillow",
     "simplejpeg",
     "torch",
@@ -36,29 +39,11 @@ class Origin:
     target: str
 
 
-def trace(origin: Origin, samples: str, weights: str, steps: tuple[str, ...]) -> Lineage:
-    """The lineage of a bundle.
-
-    Args:
-        samples: sha256 over the samples drawn.
-        weights: sha256 over the model's weights.
-        steps: The plan, in order.
-    """
-    return Lineage(
-        recipe=origin.recipe,
-        weights=weights,
-        samples=samples,
-        seed=origin.seed,
-        target=origin.target,
-        tools=tool_versions(),
-        steps=steps,
-    )
-
-
 def tool_versions() -> dict[str, str]:
     """The versions of Python and of the distributions that take part, by name."""
-    versions = {name: importlib.metadata.version(name) for name in _DISTRIBUTIONS}
-    return {"python": platform.python_version(), **versions}
+    found = {name: installed_version(name) for name in _DISTRIBUTIONS}
+    there = {name: version for name, version in found.items() if version is not None}
+    return {"python": platform.python_version(), **there}
 
 
 def git_commit(folder: Path) -> str:

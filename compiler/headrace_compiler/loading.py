@@ -85,12 +85,23 @@ def _only_recipe(module: ModuleType, path: Path) -> Recipe:
 
 
 def _modules_in(folder: Path) -> list[str]:
-    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
-    return [
+    """What was imported from the folder itself; not what is installed somewhere below it.
+
+    A recipe often lies in a project's root, beside the environment that holds torch and headrace.
+    """
+    tops = {
         name
-        for name, file in files.items()
-        if file is not None and Path(file).parent.is_relative_to(folder)
-    ]
+        for name, module in sys.modules.items()
+        if "." not in name and folder in _found_in(module)
+    }
+    return [name for name in sys.modules if name.partition(".")[0] in tops]
+
+
+def _found_in(module: ModuleType) -> list[Path]:
+    """The folders in which a top-level module or package was found."""
+    file = getattr(module, "__file__", None)
+    places = getattr(module, "__path__", () if file is None else (file,))
+    return [Path(place).parent for place in places]
 
 
 def _import_fault(error: BaseException, path: Path) -> HeadraceError:

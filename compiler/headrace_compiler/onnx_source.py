@@ -1,6 +1,6 @@
 """Models that come as an ONNX graph."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -49,8 +49,8 @@ def capture_graph(recipe: Recipe, path: Path, example: Mapping[str, Array]) -> S
         inputs=inputs,
         outputs=run(example),
         weights=digest_weights(
-            (tensor.name, str(tensor.data_type), tuple(tensor.dims), _content(tensor))
-            for tensor in model.graph.initializer
+            (name, str(tensor.data_type), tuple(tensor.dims), _content(tensor))
+            for name, tensor in _tensors(model)
         ),
     )
 
@@ -63,13 +63,38 @@ def _read(path: Path) -> onnx.ModelProto:
         raise UsageError("model.file", f"there is no model {path}")
     with Translated(fault):
         model = onnx.load(path, load_external_data=False)
-        outside = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+        outside = [tensor for _, tensor in _tensors(model) if uses_external_data(tensor)]
         _check_beside(outside, path)
         onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
+    if sum(len(tensor.raw_data) for _, tensor in _tensors(model)) > LARGEST:
         raise UsageError("model.too-large", f"{path.name} holds more than 2 GiB of weights")
     return model
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Every weight and constant of a model, also of its functions and branches, with its name.
+
+    Equal names in two branches are told apart by the nodes that hold the branches.
+    """
+    yield from _tensors_within(model.graph, "")
+    for function in model.functions:
+        yield from _tensors_within(function, f"{function.domain}.{function.name}/")
+
+
+def _tensors_within(
+    part: onnx.GraphProto | onnx.FunctionProto, above: str
+) -> Iterator[tuple[str, onnx.TensorProto]]:
+    if isinstance(part, onnx.GraphProto):
+        yield from ((above + tensor.name, tensor) for tensor in part.initializer)
+    for node in part.node:
+        for attribute in node.attribute:
+            place = f"{above}{node.name or ' '.join(node.output)}/{attribute.name}/"
+            if attribute.HasField("t"):
+                yield place, attribute.t
+            yield from ((f"{place}{number}", each) for number, each in enumerate(attribute.tensors))
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors_within(inner, place)
 
 
 def _check_beside(outside: list[onnx.TensorProto], path: Path) -> None:

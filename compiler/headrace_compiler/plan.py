@@ -1,65 +1,156 @@
 """The plan of each target: the literal list of its steps."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
 
-from headrace_compiler.lineage import Origin, trace
-from headrace_compiler.recipe import Recipe
+from headrace_compiler.datasets import Data, draw_data
+from headrace_compiler.drafts import (
+    OPENVINO,
+    ORT,
+    Draft,
+    exact_drafts,
+    on_both,
+    on_onnxruntime,
+    on_openvino,
+)
+from headrace_compiler.evidence import Evidence, gather, only
+from headrace_compiler.job import Job, Model, Runner
+from headrace_compiler.steps.best_ranges import best_ranges
+from headrace_compiler.steps.calibrate import METHODS, calibrate
 from headrace_compiler.steps.capture import capture
 from headrace_compiler.steps.export import export
+from headrace_compiler.steps.fuse import fuse, has_attention
 from headrace_compiler.steps.golden import golden
-from headrace_compiler.steps.package import Destination, Package, package
-from headrace_compiler.steps.parity import parity
+from headrace_compiler.steps.half import half
+from headrace_compiler.steps.package import Package, package
+from headrace_compiler.steps.parity import answer_batches, parity
+from headrace_compiler.steps.prepare import prepare
+from headrace_compiler.steps.quantize_dynamic import quantize_dynamic
+from headrace_compiler.steps.quantize_nncf import quantize_nncf
+from headrace_compiler.steps.quantize_static import activation_types
+from headrace_compiler.steps.quantize_weights import quantize_weights
+from headrace_compiler.steps.restore import Static
 from headrace_compiler.steps.samples import draw_samples
 from headrace_compiler.steps.simplify import simplify
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Runner(Protocol):
-    """Runs one step of a plan after the other."""
-
-    @property
-    def started(self) -> tuple[str, ...]:
-        """The names of the steps run so far."""
-        ...
-
-    def __call__(self, name: str, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs a step under a name; returns what it makes."""
-        ...
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a plan works on.
-
-    Attributes:
-        folder: Of the recipe.
-        origin: What the lineage says of the recipe.
-        destination: Where the bundle is to stand.
-    """
-
-    recipe: Recipe
-    folder: Path
-    origin: Origin
-    destination: Destination
+from headrace_compiler.steps.sketch import Sketch, sketch
 
 
 def cpu(run: Runner, job: Job) -> Package:
-    """One fp32 graph for ONNX Runtime on any CPU."""
+    """From fp32 to int4, on ONNX Runtime and on OpenVINO."""
+    model = _prove_fp32(run, job)
+    if job.only_fp32:
+        return _pack(run, job, model, only(run, job, model, exact_drafts(model.graph, None)[0]))
+    fused = run.cached("fuse", fuse, model.graph)
+    drafts = [*exact_drafts(model.graph, fused), on_openvino("fp32", model.graph)]
+    data = run("data", draw_data, job.recipe, job.folder, job.scratch)
+    static = None
+    if data is not None:
+        static, whole = _int8(run, job, model, data)
+        drafts += whole
+        drafts += _nncf(run, job, static, data, transformer=has_attention(fused))
+        dynamic = run.cached(
+            "quantize-dynamic",
+            quantize_dynamic,
+            fused or static.graph,
+            reduce_range=static.reduce_range,
+        )
+        drafts += on_onnxruntime("int8-dynamic", "int8", dynamic)
+        int4 = run.cached("quantize-weights", quantize_weights, fused or static.graph)
+        drafts += on_onnxruntime("int4", "int4", int4)
+    evidence = gather(run, job, model, drafts, data, static)
+    return _pack(run, job, model, evidence)
+
+
+def gpu(run: Runner, job: Job) -> Package:
+    """fp32 and fp16 on CUDA or TensorRT, and int8 where TensorRT fuses it."""
+    model = _prove_fp32(run, job)
+    fp32 = exact_drafts(model.graph, None)[0]
+    if job.only_fp32:
+        return _pack(run, job, model, only(run, job, model, fp32))
+    fp16 = run.cached("half", half, model.graph)
+    drafts = [fp32, Draft("fp16", "fp16", ORT, "fp16", fp16, "fp16")]
+    data = run("data", draw_data, job.recipe, job.folder, job.scratch)
+    static = None
+    if data is not None and job.target.name == "tensorrt":
+        static, whole = _int8(run, job, model, data)
+        drafts += [draft for draft in whole if draft.engine == ORT]
+    return _pack(run, job, model, gather(run, job, model, drafts, data, static))
+
+
+PLANS: Mapping[str, Callable[[Runner, Job], Package]] = {
+    "cpu": cpu,
+    "arm64": cpu,
+    "cuda": gpu,
+    "tensorrt": gpu,
+}
+"""By target."""
+
+
+def _prove_fp32(run: Runner, job: Job) -> Model:
+    """The graph in float32, which computes what the source model computes."""
     recipe, folder = job.recipe, job.folder
     samples = run("samples", draw_samples, recipe, folder)
     source = run("capture", capture, recipe, folder, samples)
     exported = run("export", export, recipe, folder, source)
-    graph = run("simplify", simplify, exported)
-    proof = run("parity", parity, recipe, samples, source, graph)
-    cases = run("golden", golden, samples, source, proof)
-    lineage = trace(job.origin, samples.digest, source.weights, (*run.started, "package"))
-    return run("package", package, recipe, graph, proof, cases, lineage, job.destination)
+    graph = run.cached("simplify", simplify, exported)
+    references = run("reference", answer_batches, recipe, samples, source)
+    run("parity", parity, references, source, graph, recipe.budget)
+    cases = run("golden", golden, samples, source)
+    return Model(samples, source, graph, references, cases)
 
 
-PLANS: Mapping[str, Callable[[Runner, Job], Package]] = {"cpu": cpu}
-"""By target."""
+def _int8(run: Runner, job: Job, model: Model, data: Data) -> tuple[Static, list[Draft]]:
+    """Static int8 with the best of the ranges that calibration found."""
+    target, hardware = job.target, job.bench.conditions.hardware
+    prepared = run.cached("prepare", prepare, model.graph)
+    ranges = run.cached("calibrate", calibrate, prepared, data.calibration)
+    types = activation_types(frozenset(target.sets(hardware)), target.architecture(hardware))
+    each = {method: Static(prepared, ranges[method], *types) for method in METHODS}
+    best = run.cached("int8", best_ranges, each, data.calibration)
+    name = {method: "int8" if method == best.method else f"int8-{method}" for method in METHODS}
+    siblings = [
+        Draft(name[method], "int8", ORT, "fp32", best.graphs[method], "int8", why)
+        for method, why in best.superseded.items()
+    ]
+    graph = best.graphs[best.method]
+    return each[best.method], [
+        *on_both("int8", graph),
+        on_openvino("int8", graph),
+        *siblings,
+    ]
+
+
+def _nncf(run: Runner, job: Job, static: Static, data: Data, *, transformer: bool) -> list[Draft]:
+    """Static int8 by NNCF: for each engine in the form that it computes in int8 throughout."""
+    graphs = {
+        name: run.cached(
+            f"quantize-{name}",
+            quantize_nncf,
+            static.graph,
+            data.calibration,
+            preset="mixed",
+            transformer=transformer,
+            seed=job.recipe.seed,
+            reduce_range=static.reduce_range,
+            uniform=uniform,
+        )
+        for name, uniform in (("nncf", True), ("nncf-openvino", False))
+    }
+    uniform, mixed = graphs.values()
+    name = "int8-nncf-openvino"
+    return [
+        Draft("int8-nncf", "int8", ORT, "fp32", uniform, "int8-nncf"),
+        Draft(name, "int8", OPENVINO, "fp32", mixed, name),
+        Draft(f"{name}-bf16", "int8", OPENVINO, "bf16", mixed, name),
+    ]
+
+
+def _pack(run: Runner, job: Job, model: Model, evidence: Evidence) -> Package:
+    sketches = run("sketch", _sketch, model)
+    return run("package", package, job, model, evidence, sketches, run.seconds)
+
+
+def _sketch(model: Model) -> tuple[Sketch, ...]:
+    """How inputs and the source model's outputs are distributed in the samples."""
+    inputs = model.samples.inputs
+    outputs = [model.source.run(sample) for sample in inputs]
+    return sketch(inputs, outputs, model.graph.inputs, model.graph.outputs)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from headrace.bundle.manifest import Name, Tolerance, Version, check_processing
+from headrace.bundle.measurement import Limits
 from headrace.postprocess.spec import Postprocessing
 from headrace.preprocess.spec import ImagePreprocessing
 from headrace.tensors import BATCH, Array, Frozen, TensorSpec
@@ -14,6 +15,15 @@ from headrace.tensors import BATCH, Array, Frozen, TensorSpec
 Sample = Mapping[str, bytes | Array]
 """One request: an encoded image (bytes) under the raw input's name where preprocessing is
 declared, or else one array an input, each with its batch axis."""
+
+Score = Callable[[Mapping[str, Array], object], float]
+"""A metric of one's own: the raw outputs of one sample and its label in, a score out; the higher
+the better."""
+
+METRICS = ("top1", "f1", "cosine", "mean_error")
+"""`top1`: the share of rows whose largest score is the label's. `f1`: the macro average of the F1
+scores of the classes. `cosine`: of each row's outputs with the label's. `mean_error`: the mean
+absolute difference from the label, the lower the better."""
 
 SOURCES = (".pt2", ".onnx")
 """What a model may be read from: a program of torch.export, or a graph."""
@@ -25,9 +35,26 @@ class Budget(Frozen):
     Attributes:
         parity: How far an fp32 graph may lie from the source model. Reordered float32 sums of a
             deep network differ by about 1e-5 of its outputs' size.
+        accuracy_loss: How much of the metric a variant of less precision may lose against the
+            fp32 graph: 0.005 is half a point of a share, or a cosine of 0.995. The upper end of
+            the loss's 95 % interval must keep to it, so few samples prove little.
+        memory_mib: Of one loaded session.
+        p99_ms: Of one request of one row, in the session alone.
+        search_seconds: How long a search may last for the layers that must stay float.
     """
 
     parity: Tolerance = Tolerance(absolute=1e-4, relative=1e-3)
+    accuracy_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005
+    memory_mib: Annotated[float, Field(gt=0)] | None = None
+    p99_ms: Annotated[float, Field(gt=0)] | None = None
+    search_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def limits(self) -> Limits:
+        """What the measurement is held to."""
+        return Limits(
+            accuracy_loss=self.accuracy_loss, memory_mib=self.memory_mib, p99_ms=self.p99_ms
+        )
 
 
 class Recipe(Frozen):
@@ -48,7 +75,13 @@ class Recipe(Frozen):
         postprocessing: What turns logits into an answer.
         samples: A function that returns typical requests: the model is captured, compared and
             proven on the first few of them.
-        evaluation: A function that returns pairs of a sample and its label.
+        calibration: A function that returns the samples that quantization takes its ranges from;
+            by default `samples`. None of them may be among the evaluation data.
+        evaluation: A function that returns pairs of a sample and its label. Without it, no variant
+            of less precision than fp32 is made. The label None stands for what the fp32 graph
+            answers, so that agreement with it is measured.
+        metric: By which a variant is scored on the evaluation data: one of `METRICS`, or a
+            function.
         budget: What the build may cost in fidelity.
         seed: Of torch, NumPy and `random` while the recipe's functions run.
     """
@@ -62,7 +95,9 @@ class Recipe(Frozen):
     preprocessing: ImagePreprocessing | None = None
     postprocessing: Postprocessing | None = None
     samples: Callable[[], Iterable[Sample]]
+    calibration: Callable[[], Iterable[Sample]] | None = None
     evaluation: Callable[[], Iterable[tuple[Sample, object]]] | None = None
+    metric: Literal["top1", "f1", "cosine", "mean_error"] | Score = "top1"
     budget: Budget = Budget()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 

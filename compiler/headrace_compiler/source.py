@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from headrace.errors import UsageError
 from headrace.tensors import Array
 
+Against = Literal["eager", "program", "graph"]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """Prepared tensors by name in, outputs by name out."""
 
@@ -29,7 +30,7 @@ class Source:
         weights: sha256 over names, dtypes, shapes and bytes of parameters and buffers.
     """
 
-    reference: Literal["eager", "program", "graph"]
+    reference: Against
     run: Run
     captured: ExportedProgram | bytes
     inputs: tuple[str, ...]

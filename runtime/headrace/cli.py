@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from headrace.commands import bundles, machine, predict, serving
+from headrace.commands import bundles, cache, machine, predict, profile, serving
 from headrace.commands.screen import print_json, visible
 from headrace.errors import (
     HeadraceError,
@@ -49,7 +49,7 @@ def build_app() -> typer.Typer:
     app.callback()(_options)
     for entry_point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         entry_point.load()(app)
-    for module in (bundles, machine, predict, serving):
+    for module in (bundles, cache, machine, predict, profile, serving):
         module.register(app)
     return app
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,21 @@ from headrace.bundle.manifest import BUILD_RECORD, MANIFEST, Manifest
 from headrace.bundle.open import open_bundle
 from headrace.errors import CheckError, MissingError, UsageError
 from headrace.hardware import detect_hardware
-from headrace_compiler.build import Built, build
+from headrace_compiler.build import Built, Silent, StepRecord
+from headrace_compiler.build import build as build_recipe
 
 Write = Callable[..., Path]
-STEPS = ("samples", "capture", "export", "simplify", "parity", "golden", "package")
+STEPS = (
+    *("samples", "capture", "export", "simplify", "reference", "parity", "golden"),
+    *("prove", "sketch", "package"),
+)
+MADE = ("samples", "capture", "export", "simplify", "golden", "sketch", "package")
+build = partial(build_recipe, measure="none")
 ELSEWHERE = """
 import sys
 from pathlib import Path
 from headrace_compiler.build import build
-print(build(Path(sys.argv[1]), out=Path(sys.argv[2])).digest)
+print(build(Path(sys.argv[1]), out=Path(sys.argv[2]), measure="none").digest)
 """
 
 
@@ -63,19 +70,20 @@ def test_the_manifest_tells_what_was_built(tmp_path: Path, write_recipe: Write) 
     """Tensors, parity and lineage are recorded, and so are the steps with their times."""
     told: list[str] = []
 
-    class Ear:
+    class Ear(Silent):
         def started(self, step: str) -> None:
             told.append(step)
 
-        def finished(self, step: str, seconds: float) -> None:
-            assert seconds >= 0
-            assert told[-1] == step
+        def finished(self, step: StepRecord) -> None:
+            assert step.seconds >= 0
+            assert told[-1] == step.name
+            assert not step.cached
 
     built = build(write_recipe(more="outputs=('y',),"), out=tmp_path, progress=Ear())
     found = manifest(built)
     assert built.path == tmp_path / "tiny-1.0.bundle"
     assert tuple(told) == tuple(record.name for record in built.steps) == STEPS
-    assert found.lineage.steps == STEPS
+    assert found.lineage.steps == MADE
     assert found.lineage.target == "cpu"
     assert found.parity[0].batch_sizes == (1, 2, 3, 7)
     assert found.batched
@@ -90,7 +98,7 @@ def test_the_build_record_is_no_content(tmp_path: Path, write_recipe: Write) -> 
     record = bundle.build_record()
     assert record is not None
     assert record.fingerprint == detect_hardware().fingerprint
-    assert tuple(record.seconds) == STEPS
+    assert tuple(record.seconds) == STEPS[:-1]
     (built.path / BUILD_RECORD).unlink()
     assert open_bundle(built.path).digest == bundle.digest == built.digest
 
@@ -142,7 +150,7 @@ def test_a_failed_step_is_named_with_those_before_it(tmp_path: Path, write_recip
     forward = "y = self.linear(x); return y if x.shape[0] % 2 == 0 else y * 3"
     with pytest.raises(CheckError) as caught:
         build(write_recipe(forward=forward), out=out)
-    start = "step parity (after samples, capture, export, simplify): the graph does not compute"
+    start = "step parity (after samples, capture, export, simplify, reference): the graph"
     assert caught.value.message.startswith(start)
     assert caught.value.code == "parity.failed"
     assert isinstance(caught.value.__cause__, CheckError)
@@ -167,17 +175,14 @@ def test_an_unknown_target_is_refused(tmp_path: Path, write_recipe: Write) -> No
     assert "cpu" in caught.value.hint
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_an_interrupt_leaves_nothing(tmp_path: Path, write_recipe: Write, step: str) -> None:
+@pytest.mark.parametrize("wanted", STEPS)
+def test_an_interrupt_leaves_nothing(tmp_path: Path, write_recipe: Write, wanted: str) -> None:
     """Ctrl-C at any step leaves the directory as it was."""
 
-    class Interrupt:
-        def started(self, name: str) -> None:
-            if name == step:
+    class Interrupt(Silent):
+        def started(self, step: str) -> None:
+            if step == wanted:
                 signal.raise_signal(signal.SIGINT)
-
-        def finished(self, step: str, seconds: float) -> None:
-            pass
 
     path = write_recipe(tmp_path / "recipe")
     with pytest.raises(KeyboardInterrupt):
@@ -194,9 +199,9 @@ from headrace_compiler.build import build
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))
 try:
-    build(Path(sys.argv[1]), out=Path(sys.argv[2]), replace=True)
+    build(Path(sys.argv[1]), out=Path(sys.argv[2]), replace=True, measure="none")
 except MissingError as error:
-    print(error.code, type(error.__cause__.__cause__).__name__)
+    print(error.code, type(error.__cause__).__name__)
 """
 
 

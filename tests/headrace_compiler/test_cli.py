@@ -26,6 +26,7 @@ def app() -> typer.Typer:
 def test_json_is_one_document(app: typer.Typer, tmp_path: Path, write_recipe: Write) -> None:
     """With --json, standard output holds the result alone; progress is on standard error."""
     arguments = ["compile", str(write_recipe()), "--out", str(tmp_path / "out"), "--json"]
+    arguments += ["--measure", "none"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     document = json.loads(done.stdout)
@@ -40,7 +41,7 @@ def test_people_get_the_path_and_the_digest(
 ) -> None:
     """Neither is cut to the width of the screen; --force replaces a bundle."""
     deep = tmp_path / ("d" * 60) / ("e" * 60)
-    arguments = ["compile", str(write_recipe()), "--out", str(deep)]
+    arguments = ["compile", str(write_recipe()), "--out", str(deep), "--measure", "none"]
     CliRunner().invoke(app, arguments, catch_exceptions=False)
     done = CliRunner().invoke(app, [*arguments, "--force"], catch_exceptions=False)
     assert str(deep / "tiny-1.0.bundle") in done.stdout

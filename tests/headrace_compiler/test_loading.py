@@ -49,6 +49,25 @@ def test_a_recipe_imports_the_modules_beside_it(tmp_path: Path, write_recipe: Wr
     assert "beside" not in sys.modules
 
 
+def test_what_is_installed_below_the_recipe_stays(
+    tmp_path: Path, write_recipe: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe beside the environment that it runs in leaves that environment's modules alone."""
+    site = tmp_path / ".venv" / "site-packages"
+    package = site / "installed_below"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("TEXT = 'installed'")
+    (tmp_path / "beside.py").write_text("from installed_below import TEXT")
+    monkeypatch.syspath_prepend(site)
+    try:
+        recipe = load_recipe(write_recipe(more="description=__import__('beside').TEXT"))
+        assert recipe.description == "installed"
+        assert "installed_below" in sys.modules
+        assert "beside" not in sys.modules
+    finally:
+        sys.modules.pop("installed_below", None)
+
+
 def test_a_model_file_is_relative_to_the_recipe(tmp_path: Path, write_recipe: Write) -> None:
     """The path of a model file is taken from the recipe's folder, not the current one."""
     recipe = load_recipe(write_recipe(tmp_path / "deep", model='"net.onnx"'))

@@ -26,13 +26,14 @@ PACKAGES = {
 }
 # The runtime's rooms, lowest floor first: each imports those before it alone.
 ROOMS = (
-    *("errors", "tensors", "hardware", "settings", "processes"),
-    *("preprocess", "postprocess", "bundle", "engine", "protocol", "observe"),
+    *("errors", "tensors", "hardware", "settings", "processes", "cachedir"),
+    *("preprocess", "postprocess", "bundle", "engine", "footprint", "selection", "timing"),
+    *("profile", "choice", "protocol", "observe"),
     *("server", "cluster", "commands", "cli"),
 )
 # The extras on whose packages each package may stand, besides the base install.
 EXTRAS = {
-    "headrace": ("cpu", "grpc", "serve"),
+    "headrace": ("cpu", "grpc", "serve", "openvino"),
     "headrace_compiler": ("cpu", "compiler"),
     "headrace_bench": ("cpu", "bench"),
     "headrace_deploy": ("cpu", "grpc", "serve", "compiler"),

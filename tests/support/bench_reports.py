@@ -1,56 +1,10 @@
 """Made-up results of benchmarks, for tests of how they are told; the figures mean nothing."""
 
 from collections.abc import Sequence
-from html.parser import HTMLParser
 
 from headrace_bench.gate import Comparison, GateReport
 from headrace_bench.result import CaseResult, Metric, Ratio, Status
 from headrace_bench.statistics import Verdict
-
-_VOID = {"br", "hr", "meta"}
-HOSTILE = (
-    "<script>alert(1)</script> | ` ** _x_ [a](http://a.example) www.a.example @everyone\n"
-    "# title\n| --- |\n\x00\x1b[31m\x07\u202e</td></code></details>]]> &amp; &#60; \"' "
-    + "x"
-    * 5000
-)
-
-
-class Outline(HTMLParser):
-    """The elements of a document; it must be well formed.
-
-    Attributes:
-        elements: Name and attributes of each, in order.
-        text: All text outside the style sheet.
-    """
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(document)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Opens an element."""
-        self.elements.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Closes the one that was opened last."""
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Keeps text."""
-        if self._open and self._open[-1] != "style":
-            self.text += data
-
-    def count(self, name: str) -> int:
-        """How many elements there are of a name."""
-        return sum(element == name for element, _ in self.elements)
 
 
 def measured(

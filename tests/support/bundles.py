@@ -142,3 +142,41 @@ def image_bundle(directory: Path, *, golden: bytes | None = None) -> Path:
         preprocessing=PREPROCESSING,
         postprocessing=TopK(output="logits", k=2, labels=LABELS),
     )
+
+
+def slow_model(layers: int = 400) -> bytes:
+    """What `linear_model` computes, with many products by the identity before it."""
+    nodes = [
+        helper.make_node("MatMul", [f"x{number}" if number else "x", "one"], [f"x{number + 1}"])
+        for number in range(layers)
+    ]
+    return onnx_bytes(
+        [*nodes, helper.make_node("MatMul", [f"x{layers}", "weight"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        {"weight": WEIGHT, "one": np.eye(3, dtype=np.float32)},
+    )
+
+
+def two_variants(directory: Path, quick: bytes | None = None) -> Path:
+    """A bundle whose variant `fp32` is slow, beside a quick one that calls itself `int8`."""
+    quick = linear_model() if quick is None else quick
+    int8 = Variant(
+        name="int8",
+        precision="int8",
+        engine="onnxruntime",
+        path="model/int8/model.onnx",
+        tolerance=_TOLERANCE,
+    )
+    golden = encode_cases([linear_case(1), linear_case(2)])
+    files, fields = parts(slow_model(), golden, schema_version=2)
+    fp32: Any = fields["variants"]
+    variants = (*fp32, int8)
+    files |= {int8.path: quick, **package_files("linear", "1", variants)}
+    changed = {
+        **fields,
+        "variants": variants,
+        "files": {path: hash_bytes(content) for path, content in files.items()},
+    }
+    path, _ = write_bundle(directory, Manifest.model_validate(changed), files)
+    return path

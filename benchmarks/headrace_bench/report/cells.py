@@ -5,14 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from headrace.commands.screen import visible
 from headrace_bench.gate import Comparison, GateReport
 from headrace_bench.result import CaseResult, Metric, Ratio, Status
+from headrace_compiler.report.text import DASH, NOTHING, TIMES, UNBOUNDED, decimals, figure, plain
 
-DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
-NOTHING = DASH
-REASON_LENGTH = 400
-"""Characters of a reason that are shown; the run's own lines keep all of them."""
 _SHORT: Mapping[str, str] = {
     "latency_p50": "p50",
     "latency_p99": "p99",
@@ -24,7 +20,6 @@ _LONG: Mapping[str, str] = {
     "throughput": "Throughput",
     "cpu_per_operation": "CPU per operation",
 }
-_UNBOUNDED = 1e9  # what stands for an end that is not known
 
 
 @dataclass(frozen=True)
@@ -138,42 +133,11 @@ def parameters(result: CaseResult) -> tuple[str, ...]:
     )
 
 
-def plain(text: str, limit: int = REASON_LENGTH) -> str:
-    """Text from a process or a file on one line, without what would steer a terminal."""
-    line = visible(" ".join(text.split()))
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
-
-
-def figure(value: float) -> str:
-    """A number with three digits that matter; whole ones above a thousand."""
-    if not math.isfinite(value):
-        return NOTHING if math.isnan(value) else ("∞" if value > 0 else "-∞")
-    size = abs(value)
-    if isinstance(value, int) or not size:
-        return f"{value:,.0f}"
-    if size >= _UNBOUNDED or size < 1e-3:
-        return f"{value:.2e}"
-    return f"{value:,.{_decimals(value)}f}"
-
-
-def quantity(value: float, unit: str) -> str:
-    """A number with its unit."""
-    written = {"1": "", "1/s": "/s"}.get(unit, f" {plain(unit, 20)}")
-    return f"{figure(value)}{written}".rstrip()
-
-
-def spread(low: float | None, high: float | None, unit: str = "1") -> str:
-    """An interval; empty where there is none."""
-    if low is None or high is None:
-        return ""
-    return f"({figure(low)}{DASH}{quantity(high, unit)})"
-
-
 def times(ratio: Ratio | Comparison) -> str:
     """A ratio and its interval, all to the same decimals."""
     value = ratio.value if isinstance(ratio, Ratio) else ratio.ratio
     ends = (ratio.low, ratio.high)
-    digits = max(_decimals(value), 3 if value < 2 else 0)
+    digits = max(decimals(value), 3 if value < 2 else 0)
     said = f"{_factor(value, digits)}{TIMES}"
     if ends == (value, value):
         return said
@@ -187,11 +151,6 @@ def worse(comparison: Comparison) -> tuple[float, float, float]:
     ends = (comparison.ratio, comparison.high, comparison.low)
     ratio, low, high = (1 / end if end else math.inf for end in ends)
     return ratio, low, high
-
-
-def percent(share: float) -> str:
-    """A share of one in percent."""
-    return f"{100 * share:.3g} %"
 
 
 def gate_summary(report: GateReport) -> str:
@@ -236,13 +195,6 @@ def bundles(results: Sequence[CaseResult]) -> tuple[str, ...]:
 
 
 def _factor(value: float, digits: int) -> str:
-    if math.isfinite(value) and value < _UNBOUNDED:
+    if math.isfinite(value) and value < UNBOUNDED:
         return f"{value:,.{digits}f}"
     return NOTHING if math.isnan(value) else "∞"
-
-
-def _decimals(value: float) -> int:
-    """So many that three digits matter."""
-    if not math.isfinite(value) or not value:
-        return 0
-    return max(0, 2 - math.floor(math.log10(abs(value))))

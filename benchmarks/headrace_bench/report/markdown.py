@@ -5,19 +5,14 @@ from collections.abc import Sequence
 
 from headrace_bench.gate import GateReport
 from headrace_bench.report.cells import (
-    NOTHING,
     bundles,
     columns,
-    figure,
     gate_summary,
     is_own,
     machines,
     metric_name,
     others,
     parameters,
-    percent,
-    plain,
-    quantity,
     ranked,
     ratio_cell,
     ratio_columns,
@@ -28,6 +23,7 @@ from headrace_bench.report.cells import (
     versions,
 )
 from headrace_bench.result import CaseResult, contested
+from headrace_compiler.report.text import NOTHING, figure, percent, plain, quantity
 
 # Punctuation that Markdown or HTML acts on; underscores inside words and most colons are harmless.
 _STEERS = re.compile(

@@ -5,16 +5,11 @@ from collections.abc import Sequence
 from headrace.commands.screen import print_table
 from headrace_bench.gate import GateReport
 from headrace_bench.report.cells import (
-    NOTHING,
     columns,
-    figure,
     gate_summary,
     metric_name,
     others,
     parameters,
-    percent,
-    plain,
-    quantity,
     ranked,
     ratio_cell,
     ratio_columns,
@@ -23,6 +18,7 @@ from headrace_bench.report.cells import (
     times,
 )
 from headrace_bench.result import CaseResult, contested
+from headrace_compiler.report.text import NOTHING, figure, percent, plain, quantity
 
 
 def print_results(results: Sequence[CaseResult]) -> None:

@@ -374,7 +374,7 @@ def _example(scratch: Path, progress: Callable[[str], None]) -> Bundle:
     from headrace_compiler.build import build  # noqa: PLC0415 - torch, which a bundle does without
 
     progress("compiling the example")
-    return open_bundle(build(EXAMPLE, out=scratch / "bundles").path)
+    return open_bundle(build(EXAMPLE, out=scratch / "bundles", measure="none").path)
 
 
 def _parameters(settings: LoadSettings) -> dict[str, str | int | float]:

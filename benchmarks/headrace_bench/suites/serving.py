@@ -101,7 +101,7 @@ def tiny_bundle(scratch: Path) -> Bundle:
         # Built from a copy: a recipe's folder is put on the import path.
         recipe = folder / "recipe.py"
         shutil.copy(Path(__file__).with_name("tiny_recipe.py"), recipe)
-        path = build(recipe, out=folder).path
+        path = build(recipe, out=folder, measure="none").path
     return open_bundle(path)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch.export import ExportedProgram
 
 from headrace.bundle.manifest import check_processing
-from headrace.errors import UsageError
+from headrace.engine.session import OrtSession
+from headrace.errors import BundleError, UsageError
 from headrace.tensors import TensorSpec
 from headrace_compiler.boundary import Translated
 from headrace_compiler.chatter import quiet
@@ -48,7 +49,10 @@ def export(recipe: Recipe, folder: Path, source: Source) -> Graph:
     ranks = {name: array.ndim for name, array in source.outputs.items()}
     outputs = output_specs(model, recipe.dynamic_axes, ranks, batched=recipe.batched)
     _check_processing(recipe, inputs, outputs)
-    return Graph(content=encode(model), inputs=inputs, outputs=outputs)
+    content = encode(model)
+    if source.reference == "graph":
+        _check_loads(content)
+    return Graph(content=content, inputs=inputs, outputs=outputs)
 
 
 def _convert(captured: ExportedProgram | bytes, folder: Path) -> ir.Model:
@@ -77,4 +81,20 @@ def _check_processing(
     except ValueError as error:
         raise UsageError(
             "recipe.processing", f"the recipe does not fit the model: {error}"
+        ) from error
+
+
+def _check_loads(content: bytes) -> None:
+    """Checks that the declared sizes do not contradict what an ONNX file holds.
+
+    Shapes are inferred through every branch of it, also through one that is never taken at these
+    sizes, and would fail there.
+    """
+    try:
+        OrtSession(content, threads=1)
+    except BundleError as error:
+        raise UsageError(
+            "model.sizes",
+            f"with the axes as the recipe declares them, {error.message}",
+            "where the file leaves an axis open, declare it by a name instead of a size",
         ) from error

@@ -1,6 +1,6 @@
-"""Writes the manifest and the bundle."""
+"""Writes the bundle: content, and beside it what was measured and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,99 +8,191 @@ from headrace.bundle.digest import hash_bytes
 from headrace.bundle.golden import encode_cases
 from headrace.bundle.manifest import (
     GOLDEN,
+    REPORT,
+    BuildRecord,
     Lineage,
     Manifest,
-    Parity,
     Variant,
 )
-from headrace.bundle.write import package_files, write_bundle
-from headrace.errors import MissingError
-from headrace_compiler.graph import Graph
-from headrace_compiler.recipe import Recipe
-from headrace_compiler.steps.golden import Golden
-from headrace_compiler.steps.parity import VARIANT
+from headrace.bundle.measurement import Measurement, Selection
+from headrace.bundle.write import package_files, write_build_record, write_bundle
+from headrace.errors import CheckError
+from headrace.profile import measurement_name, write_measurement
+from headrace_compiler.drafts import ORT, Draft
+from headrace_compiler.evidence import Evidence
+from headrace_compiler.job import Job, Model
+from headrace_compiler.lineage import git_commit, tool_versions
+from headrace_compiler.report.render import render_report
+from headrace_compiler.report.report import Report
+from headrace_compiler.steps.golden import tolerance
+from headrace_compiler.steps.prove import Proof
+from headrace_compiler.steps.sketch import Sketch
 
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a bundle is to stand.
-
-    Attributes:
-        directory: Its parent.
-        replace: Whether a bundle of this name may be replaced.
-    """
-
-    directory: Path
-    replace: bool
+NO_CONTENT = "0" * 64
+"""Stands for the digest of a bundle that was not written."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A bundle as it was written."""
+    """A bundle as it was written.
+
+    Attributes:
+        measurement: Beside the content; None where nothing was measured.
+    """
 
     path: Path
     digest: str
+    measurement: Measurement | None
 
 
 def package(
-    recipe: Recipe,
-    graph: Graph,
-    parity: Parity,
-    golden: Golden,
-    lineage: Lineage,
-    destination: Destination,
+    job: Job,
+    model: Model,
+    evidence: Evidence,
+    sketches: Sequence[Sketch],
+    seconds: Mapping[str, float],
 ) -> Package:
-    """Writes the bundle, all of it or none.
+    """Writes the bundle, all of it or none, and what was found out about it.
+
+    Args:
+        seconds: Of each step before this one.
 
     Raises:
+        CheckError: No candidate keeps the recipe's budget; the report says why.
         UsageError: There is a bundle of this name.
-        MissingError: The disk is full or not writable.
+        OSError: The disk is full or not writable.
     """
-    variant = Variant(
-        name=VARIANT,
-        precision="fp32",
-        engine="onnxruntime",
-        path=f"model/{VARIANT}/model.onnx",
-        tolerance=golden.tolerance,
+    destination = job.destination
+    commit = git_commit(job.folder)
+    if evidence.selection is not None and not evidence.selection.choices:
+        raise _nothing_kept(job, model, evidence, seconds, commit)
+    manifest, files = _content(job, model, evidence, sketches)
+    path, digest = write_bundle(destination.directory, manifest, files, replace=destination.replace)
+    fingerprint = job.bench.conditions.hardware.fingerprint
+    write_build_record(
+        path, BuildRecord(commit=commit, fingerprint=fingerprint, seconds=dict(seconds))
     )
+    found = _measurement(job, evidence, digest)
+    if found is not None:
+        report = Report(manifest, found, seconds, commit)
+        (path / REPORT).write_text(render_report(report), encoding="utf-8")
+        if evidence.selection is not None or job.replay is not None:
+            write_measurement(path / measurement_name(found.hardware), found)
+    return Package(path, digest, found)
+
+
+def _nothing_kept(
+    job: Job, model: Model, evidence: Evidence, seconds: Mapping[str, float], commit: str
+) -> CheckError:
+    """The error of a build that no candidate passed, once its report is written."""
+    recipe, directory = job.recipe, job.destination.directory
+    found = _measurement(job, evidence, NO_CONTENT)
+    if found is None:
+        raise ValueError("nothing was measured, and nothing was kept")
+    reasons = "; ".join(f"{each.variant}: {each.reason}" for each in found.selection.dropped)
+    problem = f"no variant keeps the recipe's budget: {reasons}"
+    report = Report(
+        manifest=None,
+        measurement=found,
+        seconds=seconds,
+        commit=commit,
+        problem=problem,
+        name=recipe.name,
+        version=recipe.version,
+        lineage=_lineage(job, model, evidence),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{recipe.name}-{recipe.version}.{REPORT}"
+    path.write_text(render_report(report), encoding="utf-8")
+    return CheckError("build.budget", problem, f"the report is {path}; widen the budget there")
+
+
+def _content(
+    job: Job, model: Model, evidence: Evidence, sketches: Sequence[Sketch]
+) -> tuple[Manifest, dict[str, bytes]]:
+    recipe, kept = job.recipe, evidence.kept
+    variants = tuple(_variant(model, draft, evidence.proofs[draft.name]) for draft in kept)
     files = {
-        variant.path: graph.content,
-        GOLDEN: encode_cases(golden.cases),
-        **package_files(recipe.name, recipe.version, (variant,)),
+        **{draft.path: draft.graph.content for draft in kept},
+        GOLDEN: encode_cases(model.cases),
+        **{each.entry.path: each.content for each in sketches},
+        **package_files(
+            recipe.name,
+            recipe.version,
+            [each for each in variants if each.engine == ORT],
+            job.target.provider,
+        ),
     }
-    manifest = _manifest(recipe, graph, (variant,), parity, lineage, files)
-    try:
-        path, digest = write_bundle(
-            destination.directory, manifest, files, replace=destination.replace
-        )
-    except OSError as error:
-        raise MissingError(
-            "build.write",
-            f"the bundle cannot be written to {destination.directory}: {error.strerror or error}",
-            "make room, or choose another directory with --out",
-        ) from error
-    return Package(path=path, digest=digest)
+    return _manifest(job, model, evidence, variants, sketches, files), files
+
+
+def _measurement(job: Job, evidence: Evidence, digest: str) -> Measurement | None:
+    """The measurement of a build, or the recorded one where that was replayed.
+
+    Args:
+        digest: Of the bundle's content.
+    """
+    if job.replay is not None:
+        return job.replay if job.replay.content == digest else None
+    if not evidence.candidates:
+        return None
+    conditions = job.bench.conditions
+    return Measurement(
+        content=digest,
+        hardware=conditions.hardware,
+        provider=conditions.provider,
+        limits=job.recipe.budget.limits,
+        candidates=evidence.candidates,
+        selection=evidence.selection or Selection(choices=(), dropped=evidence.dropped),
+        sensitivity=evidence.sensitivity,
+    )
+
+
+def _variant(model: Model, draft: Draft, proof: Proof) -> Variant:
+    parity = 0.0 if proof.parity is None else proof.parity.max_absolute_error
+    # Exact drafts are held to all batches; what others err by depends on the inputs they are given.
+    error = max(parity, proof.golden_error) if draft.precision == "fp32" else proof.golden_error
+    return draft.variant(tolerance(model.cases, error, draft.precision))
 
 
 def _manifest(
-    recipe: Recipe,
-    graph: Graph,
-    variants: Sequence[Variant],
-    parity: Parity,
-    lineage: Lineage,
-    files: dict[str, bytes],
+    job: Job,
+    model: Model,
+    evidence: Evidence,
+    variants: tuple[Variant, ...],
+    sketches: Sequence[Sketch],
+    files: Mapping[str, bytes],
 ) -> Manifest:
+    recipe = job.recipe
+    proofs = [evidence.proofs[variant.name].parity for variant in variants]
     return Manifest(
-        schema_version=1,
+        schema_version=2,
         name=recipe.name,
         version=recipe.version,
         description=recipe.description,
-        inputs=graph.inputs,
-        outputs=graph.outputs,
+        inputs=model.graph.inputs,
+        outputs=model.graph.outputs,
         preprocessing=recipe.preprocessing,
         postprocessing=recipe.postprocessing,
-        variants=tuple(variants),
-        parity=(parity,),
-        lineage=lineage,
+        variants=variants,
+        parity=tuple(parity for parity in proofs if parity is not None),
+        lineage=_lineage(job, model, evidence),
+        sketches=tuple(each.entry for each in sketches),
         files={path: hash_bytes(content) for path, content in files.items()},
+    )
+
+
+def _lineage(job: Job, model: Model, evidence: Evidence) -> Lineage:
+    data = evidence.data
+    made = tuple(dict.fromkeys(draft.made_by for draft in evidence.kept[1:]))
+    return Lineage(
+        recipe=job.origin.recipe,
+        weights=model.source.weights,
+        samples=model.samples.digest,
+        calibration=None if data is None else data.calibration.digest,
+        evaluation=None if data is None else data.evaluation.digest,
+        seed=job.origin.seed,
+        target=job.origin.target,
+        tools=tool_versions(),
+        steps=("samples", "capture", "export", "simplify", *made, "golden", "sketch", "package"),
     )

@@ -1,6 +1,7 @@
 """Compares the graph in ONNX Runtime with the source model, at several batch sizes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from headrace.bundle.manifest import Parity, Tolerance
 from headrace.engine.session import OrtSession
@@ -9,7 +10,7 @@ from headrace.tensors import Array
 from headrace_compiler.batches import compose
 from headrace_compiler.compare import Worst, compare
 from headrace_compiler.graph import Graph
-from headrace_compiler.recipe import Recipe
+from headrace_compiler.recipe import Budget, Recipe
 from headrace_compiler.source import Source, check_outputs
 from headrace_compiler.steps.samples import Samples
 
@@ -20,26 +21,45 @@ WHOLE = 8
 VARIANT = "fp32"
 
 
-def parity(recipe: Recipe, samples: Samples, source: Source, graph: Graph) -> Parity:
-    """Runs both on the samples, and on batches made of them.
+@dataclass(frozen=True)
+class Reference:
+    """What the source model answers to one batch."""
+
+    rows: int
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+def answer_batches(recipe: Recipe, samples: Samples, source: Source) -> tuple[Reference, ...]:
+    """Runs the source model on the samples, and on batches made of them.
 
     Raises:
-        CheckError: An output differs by more than the recipe's budget.
-        UsageError: The source model does not run at one of the sizes.
+        UsageError: It does not run at one of the sizes.
+    """
+    found = []
+    for rows, inputs in _batches(samples, batched=recipe.batched):
+        outputs = source.run(inputs)
+        check_outputs(outputs, rows=rows if recipe.batched else None)
+        found.append(Reference(rows, inputs, outputs))
+    return tuple(found)
+
+
+def parity(references: Sequence[Reference], source: Source, graph: Graph, budget: Budget) -> Parity:
+    """Compares the graph's answers with the source model's.
+
+    Raises:
+        CheckError: An output differs by more than the budget.
     """
     session = OrtSession(graph.content, threads=1)
-    tolerance = recipe.budget.parity
-    sizes, largest = [], 0.0
-    for rows, inputs in _batches(samples, batched=recipe.batched):
-        expected = source.run(inputs)
-        check_outputs(expected, rows=rows if recipe.batched else None)
-        largest = max(largest, _compare(session, rows, inputs, expected, tolerance).error)
-        sizes.append(rows)
+    errors = [
+        _compare(session, each.rows, each.inputs, each.outputs, budget.parity).error
+        for each in references
+    ]
     return Parity(
         variant=VARIANT,
         reference=source.reference,
-        batch_sizes=tuple(sorted(set(sizes))),
-        max_absolute_error=largest,
+        batch_sizes=tuple(sorted({each.rows for each in references})),
+        max_absolute_error=max(errors),
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,16 +50,36 @@ def draw_samples(recipe: Recipe, folder: Path) -> Samples:
         raise UsageError(
             "samples.empty", "the recipe's samples are empty", "let samples() return at least one"
         )
+    pairs = [
+        prepare_sample(recipe, f"sample {number}", sample) for number, sample in enumerate(given)
+    ]
+    raw, inputs = (tuple(part) for part in zip(*pairs, strict=True))
+    return Samples(
+        raw=raw,
+        inputs=inputs,
+        digest=_digest(list((image or ready).items()) for image, ready in pairs),
+    )
+
+
+def prepare_sample(
+    recipe: Recipe, called: str, sample: Sample
+) -> tuple[Mapping[str, bytes], Mapping[str, Array]]:
+    """Checks one sample against the declaration, and prepares it.
+
+    Args:
+        called: How an error names it.
+
+    Returns:
+        Its encoded bytes (an empty mapping without preprocessing), and its prepared tensors.
+
+    Raises:
+        UsageError: It is not what the recipe declares.
+    """
     spec = recipe.preprocessing
     if spec is None:
-        inputs = [_arrays(recipe.inputs, number, sample) for number, sample in enumerate(given)]
-        raw: list[Mapping[str, bytes]] = [{} for _ in given]
-        digest = _digest(list(sample.items()) for sample in inputs)
-    else:
-        raw = [_encoded(spec, number, sample) for number, sample in enumerate(given)]
-        inputs = [_prepared(spec, number, image) for number, image in enumerate(raw)]
-        digest = _digest(list(image.items()) for image in raw)
-    return Samples(raw=tuple(raw), inputs=tuple(inputs), digest=digest)
+        return {}, _arrays(recipe.inputs, called, sample)
+    image = _encoded(spec, called, sample)
+    return image, _prepared(spec, called, image)
 
 
 def _drawn(recipe: Recipe, folder: Path) -> list[Sample]:
@@ -86,53 +106,51 @@ def _copy(sample: Sample) -> Sample:
     }
 
 
-def _encoded(spec: ImagePreprocessing, number: int, sample: Sample) -> Mapping[str, bytes]:
+def _encoded(spec: ImagePreprocessing, called: str, sample: Sample) -> Mapping[str, bytes]:
     content = sample.get(spec.input)
     if set(sample) != {spec.input} or not isinstance(content, bytes) or not content:
         raise UsageError(
             "samples.kind",
-            f"sample {number} must map '{spec.input}' to the bytes of one encoded image,"
+            f"{called} must map '{spec.input}' to the bytes of one encoded image,"
             f" and holds {_shown(sample)}",
         )
     return {spec.input: content}
 
 
 def _prepared(
-    spec: ImagePreprocessing, number: int, image: Mapping[str, bytes]
+    spec: ImagePreprocessing, called: str, image: Mapping[str, bytes]
 ) -> Mapping[str, Array]:
     try:
         return {spec.output: prepare(spec, [image[spec.input]])}
     except RequestError as error:
-        raise UsageError("samples.image", f"sample {number} is no usable image: {error}") from error
+        raise UsageError("samples.image", f"{called} is no usable image: {error}") from error
 
 
-def _arrays(specs: Sequence[TensorSpec], number: int, sample: Sample) -> Mapping[str, Array]:
+def _arrays(specs: Sequence[TensorSpec], called: str, sample: Sample) -> Mapping[str, Array]:
     names = [spec.name for spec in specs]
     if set(sample) != set(names):
         raise UsageError(
             "samples.names",
-            f"sample {number} holds {_shown(sample)}; the model takes {', '.join(names)}",
+            f"{called} holds {_shown(sample)}; the model takes {', '.join(names)}",
         )
     bound: dict[str, int] = {}
-    return {spec.name: _array(spec, number, sample[spec.name], bound) for spec in specs}
+    return {spec.name: _array(spec, called, sample[spec.name], bound) for spec in specs}
 
 
-def _array(spec: TensorSpec, number: int, value: object, bound: dict[str, int]) -> Array:
+def _array(spec: TensorSpec, called: str, value: object, bound: dict[str, int]) -> Array:
     if not isinstance(value, np.ndarray):
         raise UsageError(
             "samples.kind",
-            f"sample {number}: '{spec.name}' is a {type(value).__name__}, not a NumPy array",
+            f"{called}: '{spec.name}' is a {type(value).__name__}, not a NumPy array",
         )
     try:
         check_shape(spec, value, bound)
     except RequestError as error:
-        raise UsageError("samples.shape", f"sample {number}: {error}") from error
+        raise UsageError("samples.shape", f"{called}: {error}") from error
     if bound.get(BATCH) == 0:
-        raise UsageError("samples.shape", f"sample {number}: '{spec.name}' has no rows")
+        raise UsageError("samples.shape", f"{called}: '{spec.name}' has no rows")
     if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
-        raise UsageError(
-            "samples.not-finite", f"sample {number}: '{spec.name}' holds NaN or infinity"
-        )
+        raise UsageError("samples.not-finite", f"{called}: '{spec.name}' holds NaN or infinity")
     return value
 
 
@@ -140,7 +158,7 @@ def _shown(sample: Sample) -> str:
     return ", ".join(f"'{name}' ({type(value).__name__})" for name, value in sample.items()) or "{}"
 
 
-def _digest(samples: Iterator[list[tuple[str, bytes]]] | Iterator[list[tuple[str, Array]]]) -> str:
+def _digest(samples: Iterable[Sequence[tuple[str, bytes | Array]]]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         for name, value in sample:

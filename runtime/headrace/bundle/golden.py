@@ -66,9 +66,9 @@ def encode_cases(cases: Sequence[GoldenCase]) -> bytes:
         for name, content in case.raw.items():
             tensors[f"{number}/raw/{name}"] = np.frombuffer(content, np.uint8)
         for name, array in case.inputs.items():
-            tensors[f"{number}/input/{name}"] = np.ascontiguousarray(array)
+            tensors[f"{number}/input/{name}"] = np.asarray(array, order="C")
         for name, array in case.outputs.items():
-            tensors[f"{number}/output/{name}"] = np.ascontiguousarray(array)
+            tensors[f"{number}/output/{name}"] = np.asarray(array, order="C")
     size = sum(array.nbytes for array in tensors.values())
     if size > MAX_GOLDEN_BYTES * 0.99:  # the rest is for the file's header
         raise UsageError(

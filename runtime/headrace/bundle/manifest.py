@@ -5,29 +5,35 @@ Keys and values are fixed by the schema version; unknown keys are errors.
 """
 
 import json
+import math
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from headrace.errors import UsageError
 from headrace.postprocess.spec import Postprocessing, Softmax, TopK
 from headrace.preprocess.spec import ImagePreprocessing
 from headrace.tensors import BATCH, Frozen, TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""What this headrace writes; it reads every version from 1 on."""
 MANIFEST = "headrace.json"
 PACKAGE_MANIFEST = "manifest.json"
 COMPONENT = "model/component.json"
 GOLDEN = "golden/cases.safetensors"
+SKETCHES = "sketches/"
 BUILD_RECORD = "build.json"
+MEASURED = "measured/"
+REPORT = "report.html"
 SUFFIX = ".bundle"
 MAX_PATH = 255
 """The longest path in a bundle, in characters."""
 
-OUTSIDE_CONTENT = ("measured/", BUILD_RECORD, "report.html", "model.sig")
+OUTSIDE_CONTENT = (MEASURED, BUILD_RECORD, REPORT, "model.sig")
 """Names for what is added to a bundle after it was built; they are no part of its digest."""
-RESERVED = ("kernels/", "sketches/", "sbom.cdx.json")
-"""Content of later schema versions; a version 1 bundle holds none of it."""
+RESERVED = ("kernels/", "sbom.cdx.json")
+"""Content of later schema versions; bundles of today hold none of it."""
 
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -59,17 +65,25 @@ class Tolerance(Frozen):
     relative: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int4"]
+Engine = Literal["onnxruntime", "openvino"]
+Arithmetic = Literal["fp32", "bf16", "fp16"]
+
+
 class Variant(Frozen):
-    """One graph, one precision, one engine.
+    """One graph, one precision, one engine. Several variants may share a graph.
 
     Attributes:
+        precision: The lowest in which it computes, or holds weights.
+        arithmetic: In which the engine is told to compute what the graph declares as float32.
         path: The ONNX file, relative to the bundle.
         tolerance: Of golden replays, taken from the error that the build measured.
     """
 
     name: Name
-    precision: Literal["fp32"]
-    engine: Literal["onnxruntime"]
+    precision: Precision
+    engine: Engine
+    arithmetic: Arithmetic = "fp32"
     path: str
     tolerance: Tolerance
 
@@ -89,6 +103,45 @@ class Parity(Frozen):
     max_absolute_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+class SketchEntry(Frozen):
+    """How the values of a tensor are distributed in the samples: one KLL sketch.
+
+    A sketch that would hold more than it may holds evenly spaced order statistics instead, so
+    `count` is the number of values, and not what the sketch says.
+
+    Attributes:
+        path: The serialized sketch of float32 values, relative to the bundle.
+        kind: `feature`: one place in every row. `values`: all values. `row_mean`: the mean of
+            each row.
+        feature: The place in a row, counted over all its axes; None for the other kinds.
+        count: How many values there were, NaN not among them.
+        nan_count: How many NaN there were.
+        low: The least finite value, None if there was none.
+        high: The greatest finite value, None if there was none.
+    """
+
+    path: str
+    role: Literal["input", "output"]
+    tensor: str
+    kind: Literal["feature", "values", "row_mean"]
+    feature: Annotated[int, Field(ge=0)] | None = None
+    count: Annotated[int, Field(ge=0)]
+    nan_count: Annotated[int, Field(ge=0)]
+    low: Annotated[float, Field(allow_inf_nan=False)] | None
+    high: Annotated[float, Field(allow_inf_nan=False)] | None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind == "feature") != (self.feature is not None):
+            raise ValueError(f"a sketch of kind {self.kind} has feature {self.feature}")
+        if self.low is None or self.high is None:
+            if self.low != self.high:
+                raise ValueError("low and high are both there, or neither")
+        elif self.low > self.high or not self.count:
+            raise ValueError(f"low {self.low} and high {self.high} of {self.count} values")
+        return self
+
+
 class Lineage(Frozen):
     """What made the content; nothing in it depends on when or where the build ran.
 
@@ -96,6 +149,8 @@ class Lineage(Frozen):
         recipe: sha256 of the recipe file.
         weights: sha256 over the names, dtypes and bytes of the model's parameters and buffers.
         samples: sha256 over the sample data that the build drew.
+        calibration: sha256 over the calibration data, where any was drawn.
+        evaluation: sha256 over the evaluation data and its labels, where any was drawn.
         tools: Versions of what took part.
         steps: The plan, in order.
     """
@@ -103,6 +158,8 @@ class Lineage(Frozen):
     recipe: Digest
     weights: Digest
     samples: Digest
+    calibration: Digest | None = None
+    evaluation: Digest | None = None
     seed: int
     target: str
     tools: dict[str, str]
@@ -127,7 +184,7 @@ class BuildRecord(Frozen):
 class Manifest(Frozen):
     """The content of a bundle."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     name: Name
     version: Version
     description: str = ""
@@ -138,6 +195,7 @@ class Manifest(Frozen):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     parity: tuple[Parity, ...]
     lineage: Lineage
+    sketches: tuple[SketchEntry, ...] = ()
     files: dict[str, FileEntry]
 
     @model_validator(mode="after")
@@ -158,7 +216,23 @@ class Manifest(Frozen):
             if len({each.name for each in named}) < len(named):
                 raise ValueError(f"two of the {kind} have one name")
         check_processing(self.inputs, self.outputs, self.preprocessing, self.postprocessing)
+        _check_sketches(self)
         return self
+
+    def variant(self, name: str) -> Variant:
+        """The variant of a name.
+
+        Raises:
+            UsageError: There is none.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise UsageError(
+            "variant.unknown",
+            f"{self.name} {self.version} has no variant '{name:.80}'",
+            f"its variants are {', '.join(each.name for each in self.variants)}",
+        )
 
     @property
     def batched(self) -> bool:
@@ -194,7 +268,14 @@ class Manifest(Frozen):
 
     def to_json(self) -> bytes:
         """The one spelling of this manifest, which its digest is taken over."""
-        content = self.model_dump(mode="json")
+        later: dict[str, Any] = {}
+        if self.schema_version == 1:  # its spelling does not have what came after it
+            later = {
+                "sketches": True,
+                "variants": {"__all__": {"arithmetic"}},
+                "lineage": {"calibration", "evaluation"},
+            }
+        content = self.model_dump(mode="json", exclude=later)
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
@@ -242,3 +323,33 @@ def _check_postprocessing(outputs: tuple[TensorSpec, ...], postprocessing: Softm
             raise ValueError(f"k = {postprocessing.k}, and there are {classes} classes")
         if postprocessing.labels and len(postprocessing.labels) != classes:
             raise ValueError(f"{len(postprocessing.labels)} labels for {classes} classes")
+
+
+def _check_sketches(manifest: Manifest) -> None:
+    if manifest.sketches and manifest.schema_version < 2:
+        raise ValueError("a bundle of schema version 1 has no sketches")
+    listed = [entry.path for entry in manifest.sketches]
+    if len(set(listed)) < len(listed):
+        raise ValueError("two sketches have one path")
+    lying = {path for path in manifest.files if path.startswith(SKETCHES)}
+    odd = sorted(lying ^ set(listed))
+    if odd:
+        raise ValueError(f"{odd[0]!r} is not both a sketch and among the files under {SKETCHES}")
+    specs = {("input", spec.name): spec for spec in manifest.inputs}
+    specs |= {("output", spec.name): spec for spec in manifest.outputs}
+    for entry in manifest.sketches:
+        spec = specs.get((entry.role, entry.tensor))
+        if spec is None:
+            raise ValueError(f"there is a sketch of '{entry.tensor}', which is no {entry.role}")
+        if entry.feature is not None and entry.feature >= (row_size(spec) or 0):
+            raise ValueError(f"there is no feature {entry.feature} in a row of '{spec.name}'")
+
+
+def row_size(spec: TensorSpec) -> int | None:
+    """How many numbers a row has; None where a request chooses.
+
+    A row is what lies along the batch axis, or the whole tensor where there is none.
+    """
+    row = spec.shape[1:] if spec.shape[:1] == (BATCH,) else spec.shape
+    axes = [axis for axis in row if isinstance(axis, int)]
+    return math.prod(axes) if len(axes) == len(row) else None

@@ -145,10 +145,11 @@ def _parse_json(encoded: bytes) -> dict[str, object]:
     if not isinstance(content, dict):
         raise BundleError("bundle.manifest", f"{MANIFEST} is not a JSON object", _REBUILD)
     version = content.get("schema_version")
-    if version != SCHEMA_VERSION or type(version) is not int:
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise BundleError(
             "bundle.schema-version",
-            f"{MANIFEST} has schema version {version!r:.80}; this headrace reads {SCHEMA_VERSION}",
+            f"{MANIFEST} has schema version {version!r:.80};"
+            f" this headrace reads 1 to {SCHEMA_VERSION}",
             "serve it with a newer headrace, or compile it anew with this one",
         )
     return content
@@ -190,8 +191,7 @@ def _parse_manifest(encoded: bytes) -> Manifest:
         where = ".".join(str(part) for part in first["loc"]) or "the manifest"
         raise BundleError(
             "bundle.manifest",
-            f"{MANIFEST} does not fit schema version {SCHEMA_VERSION}:"
-            f" {where:.200}: {first['msg']:.300}",
+            f"{MANIFEST} does not fit its schema version: {where:.200}: {first['msg']:.300}",
             _REBUILD,
         ) from error
 

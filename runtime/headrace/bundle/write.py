@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace.bundle.digest import content_digest, hash_bytes
@@ -21,7 +21,7 @@ from headrace.bundle.manifest import (
 )
 from headrace.errors import UsageError
 
-_PROVIDERS = {"onnxruntime": "CPUExecutionProvider"}
+_CPU = "CPUExecutionProvider"
 
 
 def bundle_name(name: str, version: str) -> str:
@@ -29,8 +29,14 @@ def bundle_name(name: str, version: str) -> str:
     return f"{name}-{version}{SUFFIX}"
 
 
-def package_files(name: str, version: str, variants: tuple[Variant, ...]) -> dict[str, bytes]:
+def package_files(
+    name: str, version: str, variants: Sequence[Variant], provider: str = _CPU
+) -> dict[str, bytes]:
     """The files that make the bundle an ONNX Runtime model package, schema 1.0.
+
+    Args:
+        variants: Those that ONNX Runtime runs.
+        provider: The execution provider that they are for.
 
     Source: onnxruntime/core/session/model_package/README.md, ONNX Runtime 1.32.
     """
@@ -46,8 +52,8 @@ def package_files(name: str, version: str, variants: tuple[Variant, ...]) -> dic
         "variants": {
             variant.name: {
                 "variant_directory": Path(variant.path).parent.name,
-                "ep": _PROVIDERS[variant.engine],
-                "device": "cpu",
+                "ep": provider,
+                "device": "cpu" if provider == _CPU else "gpu",
                 "executor_info": {"ort": {"model_file": Path(variant.path).name}},
             }
             for variant in variants

@@ -78,7 +78,7 @@ def run_cluster(
     # Ray prints what its processes say; only the announcement belongs on standard output.
     out = sys.stdout
     with redirect_stdout(sys.stderr), _service(home, record, config) as directory:
-        threads = _threads(config, len(bundles))
+        threads = config.threads_on_ray(_cores())
         progress("starting Ray")
         _start_ray(record.id, max(_cores(), threads * config.max_replicas * len(bundles)))
         end_on_signals()  # Ray has put its own handlers in place, which abort
@@ -153,11 +153,6 @@ def _start_applications(
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _threads(config: ServeConfig, models: int) -> int:
-    """Of one replica: what was asked for, or an equal share of the cores."""
-    return config.threads or max(1, _cores() // (config.max_replicas * models))
 
 
 def _why(models: tuple[str, ...]) -> str:

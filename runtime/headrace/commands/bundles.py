@@ -112,10 +112,12 @@ def verify(path: BundlePath, *, provider: str = CPU, as_json: AsJson = False) ->
     """Check every digest of a bundle, then replay its golden cases on this machine."""
     with err().status("checking digests"):
         bundle = open_bundle(path)
+    variants = bundle.manifest.variants
     with err().status("replaying golden cases"):
-        model = load_model(bundle, provider=provider)
-    worst = max(model.deviations, key=lambda deviation: deviation.excess)
-    cases = len({deviation.case for deviation in model.deviations})
+        models = [load_model(bundle, variant=each, provider=provider) for each in variants]
+    deviations = [deviation for model in models for deviation in model.deviations]
+    worst = max(deviations, key=lambda deviation: deviation.excess)
+    cases = len({deviation.case for deviation in deviations})
     if as_json:
         print_json(
             {
@@ -123,6 +125,7 @@ def verify(path: BundlePath, *, provider: str = CPU, as_json: AsJson = False) ->
                 "digest": bundle.digest,
                 "files": len(bundle.manifest.files) + 1,
                 "golden_cases": cases,
+                "variants": [variant.name for variant in variants],
                 "worst": {"case": worst.case, "tensor": worst.tensor, "error": worst.error},
             }
         )
@@ -133,6 +136,7 @@ def verify(path: BundlePath, *, provider: str = CPU, as_json: AsJson = False) ->
         [
             ("digests", f"{len(bundle.manifest.files) + 1} files as their manifest says"),
             ("golden cases", f"{cases} replayed on {provider}"),
+            ("variants", ", ".join(variant.name for variant in variants)),
             ("worst deviation", f"{worst.error:.2g} in {worst.tensor} of case {worst.case}"),
             ("digest", bundle.digest),
         ],

@@ -17,6 +17,7 @@ EXTRAS = {
     "cpu": "onnxruntime",
     "grpc": "tritonclient",
     "serve": "ray",
+    "openvino": "openvino",
     "compiler": "torch",
 }
 

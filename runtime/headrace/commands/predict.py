@@ -14,12 +14,15 @@ import numpy as np
 import typer
 
 from headrace.bundle.open import open_bundle
+from headrace.choice import choose_variant
 from headrace.commands.screen import AsJson, err, milliseconds, print_json, print_table
 from headrace.engine.model import load_model
 from headrace.engine.session import CPU, MAX_THREADS
 from headrace.errors import HeadraceError, MissingError, UsageError
+from headrace.hardware import detect_hardware
 from headrace.protocol.http import HEADER_LENGTH, encode_infer
 from headrace.protocol.messages import InferRequest, InferResponse, Tensor
+from headrace.settings import Settings
 from headrace.tensors import Array
 
 _TIMEOUT_S = 60.0
@@ -47,6 +50,9 @@ def predict(
     ],
     *,
     provider: str = CPU,
+    variant: Annotated[
+        str, typer.Option(help="Run this one of a bundle's, not the one measured best.")
+    ] = "",
     threads: Annotated[
         int, typer.Option(min=0, max=MAX_THREADS, help="0 takes the physical cores.")
     ] = 0,
@@ -58,7 +64,13 @@ def predict(
         outputs, seconds = ask(source, arrays), {}
     else:
         with err().status("loading and proving the bundle"):
-            model = load_model(open_bundle(Path(source)), provider=provider, threads=threads)
+            bundle, hardware, home = open_bundle(Path(source)), detect_hardware(), Settings().home
+            chosen = choose_variant(
+                bundle, hardware, threads=threads, provider=provider, wanted=variant, home=home
+            )
+            model = load_model(bundle, variant=chosen.variant, provider=provider, threads=threads)
+        if chosen.measured_now:
+            err().print(f"{bundle.label}: {chosen.variant.name}, {chosen.reason}", markup=False)
         answer = model.answer(arrays)
         outputs = {name: array.tolist() for name, array in answer.outputs.items()}
         seconds = dict(answer.seconds)

@@ -4,6 +4,7 @@ import json
 import signal
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from headrace.bundle.open import Bundle, open_bundle
+from headrace.choice import choose_variant
+from headrace.commands.profile import shown_progress
 from headrace.commands.screen import AsJson, err, print_json, print_table
 from headrace.engine.model import MAX_ROWS
 from headrace.engine.session import CPU
 from headrace.errors import CheckError, MissingError, UsageError
+from headrace.hardware import detect_hardware
 from headrace.processes import end_on_signals, ending_cleanly, marked_processes, send, wait_for_end
 from headrace.server.config import DEFAULT_MAX_BODY, ServeConfig, check_host
 from headrace.server.service import ServiceRecord, clear, read_records, reclaim
@@ -43,6 +47,10 @@ def serve(  # noqa: PLR0913 - one argument a flag
         typer.Option(help="For gRPC; 0 leaves it off.  [default: 8001 where gRPC is installed]"),
     ] = None,
     provider: Annotated[str, typer.Option(help="The execution provider.")] = CPU,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[MODEL=]VARIANT", help="Run this one, not the one measured best."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Of one session; 0 shares out the cores.")] = 0,
     min_replicas: Annotated[int, typer.Option(help="On Ray, of each model.")] = 1,
     max_replicas: Annotated[int, typer.Option(help="On Ray, of each model.")] = 1,
@@ -58,6 +66,7 @@ def serve(  # noqa: PLR0913 - one argument a flag
     if min_replicas > max_replicas:
         raise UsageError("serve.replicas", "--min-replicas is larger than --max-replicas")
     end_on_signals()
+    settings = Settings()
     with err().status("checking digests"):
         opened = [open_bundle(path) for path in bundles]
     config = ServeConfig(
@@ -66,6 +75,7 @@ def serve(  # noqa: PLR0913 - one argument a flag
         http_port=port,
         grpc_port=_grpc_port(grpc_port),
         provider=provider,
+        graphs=settings.cache / "graphs",
         threads=threads,
         max_rows=max_rows,
         max_body=max_body,
@@ -73,7 +83,48 @@ def serve(  # noqa: PLR0913 - one argument a flag
         max_replicas=max_replicas,
     )
     with ending_cleanly():
-        _run(config, opened, edge=edge, as_json=as_json)
+        chosen = _choose(config, opened, asked_variants(variant or [], opened), edge=edge)
+        _run(config.model_copy(update={"variants": chosen}), opened, edge=edge, as_json=as_json)
+
+
+def asked_variants(asked: Sequence[str], bundles: Sequence[Bundle]) -> dict[str, str]:
+    """The variants asked for, by model; without a model's name, a variant is for all models.
+
+    Raises:
+        UsageError: No bundle has the name.
+    """
+    names = [bundle.manifest.name for bundle in bundles]
+    wanted: dict[str, str] = {}
+    for each in asked:
+        model, equals, variant = each.rpartition("=")
+        if equals and model not in names:
+            raise UsageError("serve.variant", f"--variant names the model '{model}', not served")
+        wanted |= dict.fromkeys([model] if equals else names, variant)
+    return wanted
+
+
+def _choose(
+    config: ServeConfig, bundles: Sequence[Bundle], wanted: Mapping[str, str], *, edge: bool
+) -> dict[str, str]:
+    """The variant of each model, once for all replicas; says which, and why."""
+    home, hardware = Settings().ensure_home(), detect_hardware()
+    chosen = {}
+    for bundle in bundles:
+        name = bundle.manifest.name
+        with shown_progress() as told:
+            found = choose_variant(
+                bundle,
+                hardware,
+                threads=config.threads if edge else config.threads_on_ray(hardware.cores),
+                provider=config.provider,
+                wanted=wanted.get(name, ""),
+                home=home,
+                told=told,
+            )
+        if len(bundle.manifest.variants) > 1:
+            err().print(f"{bundle.label}: {found.variant.name}, {found.reason}", markup=False)
+        chosen[name] = found.variant.name
+    return chosen
 
 
 def _run(config: ServeConfig, bundles: list[Bundle], *, edge: bool, as_json: bool) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from headrace.bundle.golden import Deviation, GoldenCase, replay
 from headrace.bundle.manifest import Manifest, Variant
 from headrace.bundle.open import Bundle
-from headrace.engine.session import CPU, OrtSession, Session
+from headrace.engine.open import open_session
+from headrace.engine.prepared import GraphCache
+from headrace.engine.session import CPU, Session
 from headrace.errors import InvalidRequestError, TooLargeError
 from headrace.postprocess.reference import postprocess
 from headrace.preprocess.reference import prepare
@@ -121,20 +123,31 @@ class Model:
 
 
 def load_model(
-    bundle: Bundle, *, provider: str = CPU, threads: int = 0, max_rows: int = MAX_ROWS
+    bundle: Bundle,
+    *,
+    variant: Variant | None = None,
+    provider: str = CPU,
+    threads: int = 0,
+    max_rows: int = MAX_ROWS,
+    cache: GraphCache | None = None,
 ) -> Model:
     """Opens a bundle's variant in a session, warms it, and replays its golden cases.
 
     Args:
+        variant: By default the most precise; `headrace.choice` finds the one to run here.
         threads: Of the session; 0 takes the physical cores.
+        cache: Of graphs that were optimized for this host.
 
     Raises:
         MissingError: The provider is not to be had here.
         BundleError: The graph does not load, or a golden case came out otherwise than at build.
     """
     begin = time.perf_counter()
-    variant = bundle.manifest.variants[0]
-    session = OrtSession(bundle.model_path(variant), provider=provider, threads=threads)
+    variant = variant or bundle.manifest.variants[0]
+    prepared = None if cache is None else cache.of(bundle.manifest, variant)
+    session = open_session(
+        bundle.model_path(variant), variant, provider=provider, threads=threads, cache=prepared
+    )
     preprocessing = bundle.manifest.preprocessing
     cases = bundle.golden_cases()
     deviations = replay(

@@ -1,5 +1,7 @@
 """A session runs one graph on one provider, chosen by name and never silently another."""
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 CPU = "CPUExecutionProvider"
 MAX_THREADS = 1024
 """Of one session; more is a mistake, and would start them all."""
+GRAPH_FILE = "graph.onnx"
+WEIGHTS_FILE = "weights.bin"
+"""What `OrtSession` saves an optimized graph and its prepacked weights as."""
+
+_EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+_SAVED_FROM_BYTES = 1024
+"""Smaller weights stay in the graph: a page of the other file is shared, a few bytes are not."""
 
 
 class Session(Protocol):
@@ -22,6 +31,11 @@ class Session(Protocol):
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Prepared tensors by name in, every output by name out. Safe to call from many threads."""
+        ...
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """How many nodes of the graph run where."""
         ...
 
 
@@ -49,26 +63,43 @@ class OrtSession:
         model: A path, or the bytes of a model without external data.
         provider: An execution provider's name.
         threads: Of one operator, in this session; 0 lets ONNX Runtime take the physical cores.
+        options: Of the provider; see `headrace.engine.providers`.
+        optimize: False for a graph that was saved by a session of this processor.
+        save_to: A directory to save the optimized graph and its prepacked weights in, for later
+            sessions on this processor.
 
     Raises:
         MissingError: The provider is not in the installed onnxruntime, or found no device.
-        BundleError: The graph cannot be loaded.
+        BundleError: The graph cannot be loaded, or not be saved.
     """
 
-    def __init__(self, model: Path | bytes, *, provider: str = CPU, threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        provider: str = CPU,
+        threads: int = 0,
+        options: Mapping[str, str] | None = None,
+        optimize: bool = True,
+        save_to: Path | None = None,
+    ) -> None:
         ort = load_onnxruntime()
         available = ort.get_available_providers()
         if provider not in available:
             raise _no_provider(provider, available)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        settings = _settings(ort, threads, optimize=optimize, save_to=save_to)
         source = str(model) if isinstance(model, Path) else model
-        providers = [provider] if provider == CPU else [provider, CPU]
+        if isinstance(source, bytes):
+            # External data of bytes would otherwise be looked for in the working directory.
+            settings.add_session_config_entry(_EXTERNAL_DATA_FOLDER, os.devnull)
+        chosen = (provider, dict(options or {}))
         try:
             # The binding would otherwise go on with the CPU, and say so on standard output.
             session = ort.InferenceSession(
-                source, sess_options=options, providers=providers, enable_fallback=False
+                source,
+                sess_options=settings,
+                providers=[chosen] if provider == CPU else [chosen, CPU],
+                enable_fallback=False,
             )
         except _faults(ort) as error:
             shown = model.name if isinstance(model, Path) else "the model"
@@ -86,6 +117,14 @@ class OrtSession:
         self._outputs = tuple(output.name for output in session.get_outputs())
         self._faults = _faults(ort)
 
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """How many nodes each execution provider was given, of the graph as it was loaded."""
+        counts: Counter[str] = Counter()
+        for part in self._session.get_provider_graph_assignment_info():
+            counts[part.ep_name] += len(part.get_nodes())
+        return counts
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the graph; see `Session.run`.
 
@@ -99,6 +138,28 @@ class OrtSession:
         except self._faults as error:
             raise InternalError("model.failed", f"the model failed: {error}") from error
         return {name: _to_bytes(array) for name, array in zip(self._outputs, arrays, strict=True)}
+
+
+def _settings(ort: Any, threads: int, *, optimize: bool, save_to: Path | None) -> Any:  # noqa: ANN401 - see load_onnxruntime
+    """The options of a session; onnxruntime's `onnxruntime_session_options_config_keys.h`."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    entries = {"session.record_ep_graph_assignment_info": "1"}
+    if not optimize:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save_to is not None:
+        settings.optimized_model_filepath = str(save_to / GRAPH_FILE)
+        entries |= {
+            "session.optimized_model_external_initializers_file_name": WEIGHTS_FILE,
+            "session.optimized_model_external_initializers_min_size_in_bytes": str(
+                _SAVED_FROM_BYTES
+            ),
+            "session.save_external_prepacked_constant_initializers": "1",
+        }
+    for key, value in entries.items():
+        settings.add_session_config_entry(key, value)
+    return settings
 
 
 def _to_engine(name: str, array: Array) -> Array:

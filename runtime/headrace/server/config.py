@@ -22,6 +22,8 @@ class ServeConfig(Frozen):
     Attributes:
         bundles: Directories, one a model; names must differ.
         grpc_port: None leaves gRPC off.
+        variants: The variant to run, by the model's name; the most precise where none is named.
+        graphs: Where graphs are kept that were optimized for this host; None keeps none.
         threads: Of one session; 0 takes what the replica has.
         max_rows: The largest request, in rows.
         max_body: The largest body, in bytes.
@@ -35,12 +37,18 @@ class ServeConfig(Frozen):
     http_port: Port = 8000
     grpc_port: Port | None = 8001
     provider: str = CPU
+    variants: dict[str, str] = Field(default_factory=dict)
+    graphs: Path | None = None
     threads: Annotated[int, Field(ge=0, le=MAX_THREADS)] = 0
     max_rows: Annotated[int, Field(ge=1)] = MAX_ROWS
     max_body: Annotated[int, Field(ge=1)] = DEFAULT_MAX_BODY
     max_in_flight: Annotated[int, Field(ge=1)] = 128
     min_replicas: Annotated[int, Field(ge=1)] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 1
+
+    def threads_on_ray(self, cores: int) -> int:
+        """Of one replica: what was asked for, or an equal share of the cores."""
+        return self.threads or max(1, cores // (self.max_replicas * len(self.bundles)))
 
 
 def check_host(host: str, *, insecure: bool) -> None:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from headrace.bundle.open import Bundle
 from headrace.engine.model import Model, load_model
+from headrace.engine.prepared import GraphCache
 from headrace.errors import UsageError
 from headrace.observe.metrics import Metrics, expose
 from headrace.processes import start_time
@@ -109,15 +110,32 @@ def load_models(
     """
     models = []
     for bundle in bundles:
-        model = load_model(
-            bundle, provider=config.provider, threads=config.threads, max_rows=config.max_rows
-        )
         manifest = bundle.manifest
+        wanted = config.variants.get(manifest.name, "")
+        model = load_model(
+            bundle,
+            variant=manifest.variant(wanted) if wanted else None,
+            provider=config.provider,
+            threads=config.threads,
+            max_rows=config.max_rows,
+            cache=_graphs(config),
+        )
         metrics.observe_load(
             manifest.name, manifest.version, model.variant.name, model.load_seconds
         )
         models.append(model)
     return tuple(models)
+
+
+def _graphs(config: ServeConfig) -> GraphCache | None:
+    """The host's prepared graphs; files that nobody has touched since are not hashed at each load.
+
+    What the session computes is proven by the golden replay all the same.
+    """
+    if config.graphs is None:
+        return None
+    log = structlog.get_logger()
+    return GraphCache(config.graphs, verify="changed", tell=log.warning)
 
 
 async def _serve(

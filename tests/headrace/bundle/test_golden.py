@@ -71,6 +71,7 @@ def test_cases_survive_the_file(cases: list[GoldenCase]) -> None:
             assert got.keys() == expected.keys()
             for name, array in got.items():
                 assert array.dtype == expected[name].dtype
+                assert array.shape == expected[name].shape  # a scalar has none, and keeps it
                 np.testing.assert_array_equal(array, expected[name])
     assert encode_cases(found) == content
 

@@ -83,7 +83,7 @@ def test_unknown_key_is_refused_on_every_level(where: tuple[str | int, ...]) -> 
         ("outputs", []),
         ("variants", []),
         ("files", {}),
-        ("schema_version", 2),
+        ("schema_version", 3),
         ("description", None),
     ],
 )

@@ -8,9 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from bundles import ASSETS, GOOD, MODEL, WEIGHT, linear_model, onnx_bytes
+from graphs import external_model, wide_model
 from onnx import TensorProto, helper
 
-from headrace.engine.session import CPU, OrtSession
+from headrace.engine.session import CPU, GRAPH_FILE, WEIGHTS_FILE, OrtSession
 from headrace.errors import BundleError, InternalError, InvalidRequestError, MissingError
 from headrace.tensors import Array
 
@@ -169,3 +170,36 @@ def test_session_reads_external_data_beside_the_graph_alone(tmp_path: Path) -> N
     with pytest.raises(BundleError) as caught:
         OrtSession(tmp_path / "model.onnx")
     assert caught.value.code == "bundle.graph"
+
+
+def test_graph_given_as_bytes_has_no_external_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes with external data are refused, though a file of its name is in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weight.bin").write_bytes(WEIGHT.tobytes())
+    with pytest.raises(BundleError, match="xternal data") as caught:
+        OrtSession(external_model("weight.bin"))
+    assert caught.value.code == "bundle.graph"
+
+
+def test_placement_counts_the_nodes_of_each_provider() -> None:
+    """Every node of a graph is placed, and on the CPU where nothing else was asked for."""
+    assert OrtSession(linear_model()).placement == {CPU: 1}
+
+
+def test_saved_graph_answers_as_its_source_does(tmp_path: Path) -> None:
+    """A graph saved with its prepacked weights gives the very numbers that its source gives."""
+    weight = np.random.default_rng(3).normal(size=(64, 48)).astype(np.float32)
+    source = wide_model(weight)
+    OrtSession(source, save_to=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {GRAPH_FILE, WEIGHTS_FILE}
+    saved = OrtSession(tmp_path / GRAPH_FILE, optimize=False)
+    x = np.random.default_rng(4).normal(size=(5, 64)).astype(np.float32)
+    np.testing.assert_array_equal(saved.run({"x": x})["y"], OrtSession(source).run({"x": x})["y"])
+
+
+def test_graph_that_cannot_be_saved_is_an_error(tmp_path: Path) -> None:
+    """Saving where nothing can be written fails."""
+    with pytest.raises(BundleError):
+        OrtSession(linear_model(), save_to=tmp_path / "absent")

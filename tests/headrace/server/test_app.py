@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import grpc
 import httpx
@@ -37,6 +37,8 @@ FAULT = {"error": "the server failed on this request", "code": "server.fault"}
 class Failing:
     """A session with a fault that nobody foresaw."""
 
+    placement: Mapping[str, int] = field(default_factory=dict)
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Fails."""
         raise ZeroDivisionError(f"secret {len(inputs)}")
@@ -55,6 +57,11 @@ class Waiting:
         self.started.release()
         assert self.go_on.wait(30)
         return self.session.run(inputs)
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """Of the session that answers."""
+        return self.session.placement
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +251,10 @@ def test_rows_of_any_size_leave_the_loop(model: Model) -> None:
         def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
             threads.append(threading.current_thread().name)
             return self.session.run(inputs)
+
+        @property
+        def placement(self) -> Mapping[str, int]:
+            return self.session.placement
 
     async def ask(plane: DataPlane) -> None:
         async with client_of(plane) as client:

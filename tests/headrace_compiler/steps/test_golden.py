@@ -9,34 +9,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.bundle.golden import replay
-from headrace.bundle.manifest import Parity
+from headrace.bundle.manifest import Precision
 from headrace.engine.session import OrtSession
-from headrace_compiler.steps.golden import CASES, FLOOR, MARGIN, _round_up, golden
+from headrace_compiler.steps.golden import (
+    CASES,
+    FLOOR,
+    MARGIN,
+    REDUCED_MARGIN,
+    _round_up,
+    golden,
+    tolerance,
+)
 
 Export = Callable[..., Any]
-
-
-def parity(error: float) -> Parity:
-    """A record with this error."""
-    return Parity(variant="fp32", reference="eager", batch_sizes=(1,), max_absolute_error=error)
+KINDS: tuple[Precision, ...] = ("fp32", "int8")
 
 
 def test_cases_hold_what_the_source_model_gave(exported: Export) -> None:
     """A few samples with the reference's outputs, which the graph replays within the tolerance."""
     made = exported()
-    cases = golden(made.samples, made.source, parity(1e-7))
-    assert len(cases.cases) == CASES
+    cases = golden(made.samples, made.source)
+    assert len(cases) == CASES
     expected = made.source.run(made.samples.inputs[1])["output0"]
-    assert np.array_equal(cases.cases[1].outputs["output0"], expected)
-    assert replay(cases.cases, OrtSession(made.graph.content).run, cases.tolerance)
+    assert np.array_equal(cases[1].outputs["output0"], expected)
+    assert replay(cases, OrtSession(made.graph.content).run, tolerance(cases, 1e-7, "fp32"))
 
 
 def test_the_tolerance_follows_the_measured_error(exported: Export) -> None:
-    """Four times the error and a floor that grows with the outputs."""
+    """A few times the error and a floor that grows with the outputs."""
     made = exported(forward="return self.linear(x) * 0 + 1000")
+    cases = golden(made.samples, made.source)
     for error in (0.0, 1e-3):
-        found = golden(made.samples, made.source, parity(error)).tolerance.absolute
-        assert found == pytest.approx(MARGIN * error + FLOOR * 1000, rel=0.1)
+        exact, reduced = (tolerance(cases, error, kind).absolute for kind in KINDS)
+        assert exact == pytest.approx(MARGIN * error + FLOOR * 1000, rel=0.1)
+        assert reduced == pytest.approx(REDUCED_MARGIN * error + FLOOR * 1000, rel=0.1)
 
 
 @given(st.floats(1e-30, 1e30))

@@ -7,14 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.bundle.manifest import Tolerance
+from headrace.bundle.manifest import Parity, Tolerance
 from headrace.errors import CheckError
 from headrace.tensors import Array
 from headrace_compiler import Budget
+from headrace_compiler.graph import Graph
+from headrace_compiler.recipe import Recipe
 from headrace_compiler.source import Source
-from headrace_compiler.steps.parity import BATCH_SIZES, parity
+from headrace_compiler.steps.parity import BATCH_SIZES, answer_batches
+from headrace_compiler.steps.parity import parity as compare_graph
+from headrace_compiler.steps.samples import Samples
 
 Export = Callable[..., Any]
+
+
+def parity(recipe: Recipe, samples: Samples, source: Source, graph: Graph) -> Parity:
+    """Runs the source model on the batches, and compares the graph with it."""
+    references = answer_batches(recipe, samples, source)
+    return compare_graph(references, source, graph, recipe.budget)
 
 
 def test_a_faithful_graph_passes_at_every_batch_size(exported: Export) -> None:
