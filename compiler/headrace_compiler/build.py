@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, ParamSpec, Protocol, TypeVar
 
-from headrace.bundle.digest import hash_file
 from headrace.bundle.manifest import MEASURED
 from headrace.bundle.measurement import Measurement
 from headrace.bundle.open import open_bundle
@@ -23,7 +22,7 @@ from headrace.hardware import detect_hardware
 from headrace.profile import Conditions, read_measurement
 from headrace.timing import FULL, QUICK
 from headrace_compiler.cache import StepCache, cached_call
-from headrace_compiler.loading import importable, load_recipe
+from headrace_compiler.loading import importable, load_recipe, recipe_digest
 from headrace_compiler.targets import TARGETS, Target
 
 P = ParamSpec("P")
@@ -163,7 +162,7 @@ def build(
         job = Job(
             recipe=declared,
             folder=path.parent,
-            origin=Origin(recipe=hash_file(path).sha256, seed=declared.seed, target=target),
+            origin=Origin(recipe=recipe_digest(path), seed=declared.seed, target=target),
             destination=Destination(out, replace=replace),
             target=meant,
             scratch=Path(scratch),

@@ -26,6 +26,8 @@ from headrace_compiler.steps.evaluate import Answers, evaluate
 from headrace_compiler.steps.prove import Proof, prove
 from headrace_compiler.steps.restore import Search, Static, restore
 
+WHOLE = ("int8", "int8-openvino", "int8-nncf", "int8-nncf-openvino")
+"""Drafts whose whole graph is in int8."""
 MIXED = "int8-mixed"
 """The draft that keeps the budget with its worst layers in float."""
 
@@ -151,10 +153,10 @@ class _Judge:
     def mend(
         self, static: Static | None, scores: Mapping[str, Accuracy]
     ) -> tuple[tuple[Draft, ...], tuple[Sensitivity, ...]]:
-        """Where whole-graph int8 breaks the budget, a graph with its worst layers in float."""
+        """Where int8 throughout breaks the budget, a graph with its worst layers in float."""
         budget = self.job.recipe.budget
-        whole = scores.get("int8")
-        if static is None or whole is None or whole.loss_high <= budget.accuracy_loss:
+        whole = [each.loss_high for name, each in scores.items() if name in WHOLE]
+        if static is None or "int8" not in scores or min(whole) <= budget.accuracy_loss:
             return (), ()
         search = Search(
             metric=self.metric,

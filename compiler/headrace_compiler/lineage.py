@@ -31,7 +31,7 @@ class Origin:
     """What is known of a build before it starts.
 
     Attributes:
-        recipe: sha256 of the recipe file.
+        recipe: sha256 of the recipe file and the modules beside it that it imports.
     """
 
     recipe: str

@@ -1,5 +1,6 @@
 """Executes a recipe file and finds its `Recipe`."""
 
+import ast
 import contextlib
 import difflib
 import hashlib
@@ -11,6 +12,7 @@ from types import ModuleType
 
 from pydantic import BaseModel, ValidationError
 
+from headrace.bundle.digest import hash_file
 from headrace.errors import HeadraceError, UsageError
 from headrace.tensors import Frozen
 from headrace_compiler.boundary import Translated, at, first_line, user_line
@@ -53,6 +55,40 @@ def load_recipe(path: Path) -> Recipe:
     if isinstance(recipe.model, str | Path):
         return recipe.model_copy(update={"model": path.parent / recipe.model})
     return recipe
+
+
+def recipe_digest(path: Path) -> str:
+    """sha256 of a recipe file and of the modules beside it that it imports, wherever in the code.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    found = {path: hash_file(path).sha256}
+    pending = [path]
+    while pending:
+        for module in _beside(pending.pop(), path.parent):
+            if module not in found:
+                found[module] = hash_file(module).sha256
+                pending.append(module)
+    if len(found) == 1:
+        return found[path]
+    lines = sorted(f"{sha256} {file.relative_to(path.parent)}\n" for file, sha256 in found.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _beside(path: Path, folder: Path) -> Iterator[Path]:
+    """The files in a folder that a Python file imports."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            module = folder.joinpath(*name.split("."))
+            for file in (module.with_suffix(".py"), module / "__init__.py"):
+                if file.is_file():
+                    yield file
 
 
 def _execute(path: Path) -> ModuleType:

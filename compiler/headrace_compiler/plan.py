@@ -14,6 +14,7 @@ from headrace_compiler.drafts import (
 )
 from headrace_compiler.evidence import Evidence, gather, only
 from headrace_compiler.job import Job, Model, Runner
+from headrace_compiler.quantizable import quantizable
 from headrace_compiler.steps.best_ranges import best_ranges
 from headrace_compiler.steps.calibrate import METHODS, calibrate
 from headrace_compiler.steps.capture import capture
@@ -42,10 +43,9 @@ def cpu(run: Runner, job: Job) -> Package:
     fused = run.cached("fuse", fuse, model.graph)
     drafts = [*exact_drafts(model.graph, fused), on_openvino("fp32", model.graph)]
     data = run("data", draw_data, job.recipe, job.folder, job.scratch)
-    static = None
-    if data is not None:
-        static, whole = _int8(run, job, model, data)
-        drafts += whole
+    static, whole = _int8(run, job, model, data)
+    drafts += whole
+    if static is not None and data is not None:
         drafts += _nncf(run, job, static, data, transformer=has_attention(fused))
         dynamic = run.cached(
             "quantize-dynamic",
@@ -69,10 +69,10 @@ def gpu(run: Runner, job: Job) -> Package:
     fp16 = run.cached("half", half, model.graph)
     drafts = [fp32, Draft("fp16", "fp16", ORT, "fp16", fp16, "fp16")]
     data = run("data", draw_data, job.recipe, job.folder, job.scratch)
-    static = None
-    if data is not None and job.target.name == "tensorrt":
+    static, whole = None, list[Draft]()
+    if job.target.name == "tensorrt":
         static, whole = _int8(run, job, model, data)
-        drafts += [draft for draft in whole if draft.engine == ORT]
+    drafts += [draft for draft in whole if draft.engine == ORT]
     return _pack(run, job, model, gather(run, job, model, drafts, data, static))
 
 
@@ -98,10 +98,14 @@ def _prove_fp32(run: Runner, job: Job) -> Model:
     return Model(samples, source, graph, references, cases)
 
 
-def _int8(run: Runner, job: Job, model: Model, data: Data) -> tuple[Static, list[Draft]]:
-    """Static int8 with the best of the ranges that calibration found."""
+def _int8(
+    run: Runner, job: Job, model: Model, data: Data | None
+) -> tuple[Static | None, list[Draft]]:
+    """Static int8 with the best of the ranges that calibration found; nothing without layers."""
     target, hardware = job.target, job.bench.conditions.hardware
     prepared = run.cached("prepare", prepare, model.graph)
+    if data is None or not quantizable(prepared):
+        return None, []
     ranges = run.cached("calibrate", calibrate, prepared, data.calibration)
     types = activation_types(frozenset(target.sets(hardware)), target.architecture(hardware))
     each = {method: Static(prepared, ranges[method], *types) for method in METHODS}

@@ -143,8 +143,8 @@ class WithinAccuracy:
         if accuracy.loss_high > self.loss:
             raise CheckError(
                 "selection.accuracy",
-                f"it may lose {accuracy.loss_high:.4f} of {accuracy.metric} (measured"
-                f" {accuracy.loss:.4f} on {accuracy.samples} samples), and the budget is"
+                f"it may lose {accuracy.loss_high:.3g} of {accuracy.metric} (measured"
+                f" {accuracy.loss:.3g} on {accuracy.samples} samples), and the budget is"
                 f" {self.loss:g}",
             )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -49,7 +50,6 @@ class Effort:
         rounds: Of one point, at least and at most.
         block_s: How long one contender runs in one round.
         close: Contenders whose interval lies within this much of the fastest are equal.
-        far: Contenders slower than the fastest by this factor leave the race.
     """
 
     race: tuple[int, ...]
@@ -57,12 +57,13 @@ class Effort:
     rounds: tuple[int, int]
     block_s: float
     close: float = 0.02
-    far: float = 1.3
 
 
 FULL = Effort(race=(1, 8), curve=(1, 2, 4, 8, 16, 32), rounds=(7, 15), block_s=0.025)
 QUICK = Effort(race=(1,), curve=(), rounds=(6, 6), block_s=0.005)
-_BEFORE_LEAVING = 3  # rounds, before a contender that is far behind leaves
+_LEAVING = MappingProxyType({2: 1.6, 3: 1.3, 6: 1.1})
+"""After so many rounds, who took longer than the leader by this factor in each of them leaves."""
+_CURVE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,11 @@ class Request:
 
     Attributes:
         inputs: One sample, each array with its batch axis where the model is batched.
-        batched: Whether batches of other sizes can be made of it.
+        batched: Whether batches of other sizes can be made of it; else it counts as one row.
     """
 
     inputs: Mapping[str, Array]
     batched: bool
-
-    @property
-    def rows(self) -> int:
-        """Of the sample as it is."""
-        return max([1, *(len(array) for array in self.inputs.values() if array.ndim)])
 
     def of(self, rows: int) -> Mapping[str, Array]:
         """A batch of exactly so many rows; the sample as it is where it cannot be batched."""
@@ -124,7 +120,7 @@ def race(
     Returns:
         By name. All contenders have the same points.
     """
-    batches = effort.race if request.batched else (request.rows,)
+    batches = effort.race if request.batched else (1,)
     points = [Point(batch=b, threads=t) for t in thread_counts(cores) for b in batches]
     found: dict[str, list[Timing]] = {contender.name: [] for contender in contenders}
     for threads, group in itertools.groupby(points, key=lambda point: point.threads):
@@ -183,18 +179,18 @@ def _race(
     rounds: dict[str, list[list[float]]] = {name: [] for name in sessions}
     least, most = effort.rounds
     running = list(sessions)
+    # The first is what the others are measured against, so it stays to the end.
+    first = running[0]
     for number in range(most):
-        for name in _rotated(running, number):
-            rounds[name].append(_block(sessions[name], feed, effort.block_s))
+        _round(sessions, running, feed, number, rounds, effort)
         medians = {name: _medians(blocks) for name, blocks in rounds.items()}
         leader = min(running, key=lambda name: float(np.median(medians[name])))
-        if number + 1 >= _BEFORE_LEAVING:
-            # The first is what the others are measured against, so it stays to the end.
-            first = next(iter(sessions))
+        factor = _LEAVING.get(number + 1)
+        if factor is not None:
             running = [
                 name
                 for name in running
-                if name in (leader, first) or not _far(medians[name], medians[leader], effort.far)
+                if name in {leader, first} or not _far(medians[name], medians[leader], factor)
             ]
         if number + 1 >= least and _decided(medians, running, leader, effort.close):
             break
@@ -205,10 +201,24 @@ def _few_rounds(
     sessions: Mapping[str, Session], feed: Mapping[str, Array], point: Point, effort: Effort
 ) -> dict[str, Timing]:
     rounds: dict[str, list[list[float]]] = {name: [] for name in sessions}
-    for number in range(_BEFORE_LEAVING):
-        for name in _rotated(list(sessions), number):
-            rounds[name].append(_block(sessions[name], feed, effort.block_s))
+    for number in range(_CURVE_ROUNDS):
+        _round(sessions, list(sessions), feed, number, rounds, effort)
     return {name: _timing(point, blocks) for name, blocks in rounds.items()}
+
+
+def _round(
+    sessions: Mapping[str, Session],
+    running: Sequence[str],
+    feed: Mapping[str, Array],
+    number: int,
+    rounds: Mapping[str, list[list[float]]],
+    effort: Effort,
+) -> None:
+    """A turn for each contender that is still running."""
+    for name in _rotated(running, number):
+        # What the others pushed out of the caches comes back within a long run by itself.
+        long = number > 0 and rounds[name][-1][-1] > effort.block_s
+        rounds[name].append(_block(sessions[name], feed, effort.block_s, warm=not long))
 
 
 def _rotated(names: Sequence[str], by: int) -> Iterator[str]:
@@ -216,12 +226,15 @@ def _rotated(names: Sequence[str], by: int) -> Iterator[str]:
     yield from (*names[start:], *names[:start])
 
 
-def _block(session: Session, feed: Mapping[str, Array], seconds: float) -> list[float]:
-    """The times of single runs within a stretch, after one that warms.
+def _block(
+    session: Session, feed: Mapping[str, Array], seconds: float, *, warm: bool = True
+) -> list[float]:
+    """The times of single runs within a stretch.
 
     At least three, unless they are so long that the first of them tells enough.
     """
-    session.run(feed)
+    if warm:
+        session.run(feed)
     latencies: list[float] = []
     begin = last = time.perf_counter()
     while not latencies or last - begin < seconds * (1 if len(latencies) >= 3 else 4):
@@ -278,16 +291,15 @@ def _together(contender: Contender, request: Request, cores: int, effort: Effort
     """One-thread sessions side by side on all cores, and one such session with two callers."""
     if cores < 2:
         return []
-    rows = 1 if request.batched else request.rows
-    feed = request.of(rows)
-    side_by_side = Point(batch=rows, threads=1, sessions=cores)
-    shared = Point(batch=rows, threads=1, callers=2)
+    feed = request.of(1)
+    side_by_side = Point(batch=1, threads=1, sessions=cores)
+    shared = Point(batch=1, threads=1, callers=2)
     sessions = [contender.open(1) for _ in range(cores)]
     seconds = effort.block_s * 2
     return [
-        _timing(side_by_side, [_parallel(sessions, feed, seconds) for _ in range(_BEFORE_LEAVING)]),
+        _timing(side_by_side, [_parallel(sessions, feed, seconds) for _ in range(_CURVE_ROUNDS)]),
         _timing(
-            shared, [_parallel([sessions[0]] * 2, feed, seconds) for _ in range(_BEFORE_LEAVING)]
+            shared, [_parallel([sessions[0]] * 2, feed, seconds) for _ in range(_CURVE_ROUNDS)]
         ),
     ]
 

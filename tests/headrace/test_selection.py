@@ -118,7 +118,7 @@ def test_few_rounds_prove_nothing() -> None:
 @pytest.mark.parametrize(
     ("changed", "limits", "gate", "words"),
     [
-        ({"accuracy": accuracy(0.004, 0.006)}, Limits(), "accuracy", "may lose 0.0060 of top1"),
+        ({"accuracy": accuracy(0.004, 0.006)}, Limits(), "accuracy", "may lose 0.006 of top1"),
         ({"accuracy": None}, Limits(), "accuracy", "no evaluation data"),
         ({"fault": "it does not load"}, Limits(), "runs here", "it does not load"),
         ({"superseded": "minmax is better"}, Limits(), "siblings", "minmax"),

@@ -146,7 +146,7 @@ class Lineage(Frozen):
     """What made the content; nothing in it depends on when or where the build ran.
 
     Attributes:
-        recipe: sha256 of the recipe file.
+        recipe: sha256 of the recipe file, or over it and the modules beside it that it imports.
         weights: sha256 over the names, dtypes and bytes of the model's parameters and buffers.
         samples: sha256 over the sample data that the build drew.
         calibration: sha256 over the calibration data, where any was drawn.

@@ -121,4 +121,4 @@ def _time(candidate: Candidate, threads: int) -> str:
 
 def _loss(candidate: Candidate) -> str:
     accuracy = candidate.accuracy
-    return "" if accuracy is None else f"{accuracy.loss:.4f} (at most {accuracy.loss_high:.4f})"
+    return "" if accuracy is None else f"{accuracy.loss:.2g} (at most {accuracy.loss_high:.2g})"
