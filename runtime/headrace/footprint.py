@@ -94,6 +94,7 @@ def _measure(request: Mapping[str, str | int]) -> Footprint:
         provider=str(request["provider"]),
         threads=int(request["threads"]),
     )
+    session.expect(inputs)
     session.run(inputs)
     seconds = time.perf_counter() - begin
     return Footprint(load_seconds=seconds, memory_mib=(_kibibytes("VmHWM") - before) / 1024)

@@ -1,14 +1,15 @@
 """Times variants on this machine: needs neither torch nor the compiler, so a device can.
 
-At each point all contenders take turns within a round, and the order rotates from round to round,
-so that what disturbs the machine disturbs all of them alike. Contenders that are clearly slower
-leave the race early; the others run until their order is known or the rounds are used up.
+At each point all contenders take turns within a round, in an order that changes with the round, so
+that what disturbs the machine disturbs all of them alike. Contenders that are clearly slower leave
+the race early; the others run until their order is known or the rounds are used up.
 """
 
 import itertools
+import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,9 @@ QUICK = Effort(race=(1,), curve=(), rounds=(6, 6), block_s=0.005)
 _LEAVING = MappingProxyType({2: 1.6, 3: 1.3, 6: 1.1})
 """After so many rounds, who took longer than the leader by this factor in each of them leaves."""
 _CURVE_ROUNDS = 3
+_SETTLE_S = 0.05
+"""So long do the workers of an ONNX Runtime session spin after a run, and take a core from whoever
+comes next."""
 
 
 @dataclass(frozen=True)
@@ -176,13 +180,13 @@ def repeat_rows(inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
 def _race(
     sessions: Mapping[str, Session], feed: Mapping[str, Array], point: Point, effort: Effort
 ) -> dict[str, Timing]:
-    rounds: dict[str, list[list[float]]] = {name: [] for name in sessions}
+    rounds = _expecting(sessions, feed)
     least, most = effort.rounds
     running = list(sessions)
     # The first is what the others are measured against, so it stays to the end.
     first = running[0]
     for number in range(most):
-        _round(sessions, running, feed, number, rounds, effort)
+        _round(sessions, running, feed, number, rounds, point, effort)
         medians = {name: _medians(blocks) for name, blocks in rounds.items()}
         leader = min(running, key=lambda name: float(np.median(medians[name])))
         factor = _LEAVING.get(number + 1)
@@ -200,10 +204,19 @@ def _race(
 def _few_rounds(
     sessions: Mapping[str, Session], feed: Mapping[str, Array], point: Point, effort: Effort
 ) -> dict[str, Timing]:
-    rounds: dict[str, list[list[float]]] = {name: [] for name in sessions}
+    rounds = _expecting(sessions, feed)
     for number in range(_CURVE_ROUNDS):
-        _round(sessions, list(sessions), feed, number, rounds, effort)
+        _round(sessions, list(sessions), feed, number, rounds, point, effort)
     return {name: _timing(point, blocks) for name, blocks in rounds.items()}
+
+
+def _expecting(
+    sessions: Mapping[str, Session], feed: Mapping[str, Array]
+) -> dict[str, list[list[float]]]:
+    """No rounds yet; the sessions know what shapes will come."""
+    for session in sessions.values():
+        session.expect(feed)
+    return {name: [] for name in sessions}
 
 
 def _round(
@@ -212,18 +225,21 @@ def _round(
     feed: Mapping[str, Array],
     number: int,
     rounds: Mapping[str, list[list[float]]],
+    point: Point,
     effort: Effort,
 ) -> None:
     """A turn for each contender that is still running."""
-    for name in _rotated(running, number):
+    for name in _shuffled(running, number):
+        if point.threads > 1:
+            time.sleep(_SETTLE_S)
         # What the others pushed out of the caches comes back within a long run by itself.
         long = number > 0 and rounds[name][-1][-1] > effort.block_s
         rounds[name].append(_block(sessions[name], feed, effort.block_s, warm=not long))
 
 
-def _rotated(names: Sequence[str], by: int) -> Iterator[str]:
-    start = by % len(names)
-    yield from (*names[start:], *names[:start])
+def _shuffled(names: Sequence[str], number: int) -> list[str]:
+    """Another order in each round, the same in each measurement: nobody always follows another."""
+    return random.Random(number).sample(names, len(names))  # noqa: S311 - an order, no secret
 
 
 def _block(

@@ -150,6 +150,7 @@ def load_model(
     )
     preprocessing = bundle.manifest.preprocessing
     cases = bundle.golden_cases()
+    session.expect(_one_row(cases[0], batched=bundle.manifest.batched))
     deviations = replay(
         cases,
         session.run,
@@ -167,6 +168,11 @@ def load_model(
         row_seconds=_warm(session, cases, batched=bundle.manifest.batched),
         load_seconds=time.perf_counter() - begin,
     )
+
+
+def _one_row(case: GoldenCase, *, batched: bool) -> Mapping[str, Array]:
+    """The smallest request of a case's shape: what comes most often where nothing is batched."""
+    return {name: array[:1] for name, array in case.inputs.items()} if batched else case.inputs
 
 
 def _warm(session: Session, cases: Sequence[GoldenCase], *, batched: bool) -> float:

@@ -33,6 +33,13 @@ class Session(Protocol):
         """Prepared tensors by name in, every output by name out. Safe to call from many threads."""
         ...
 
+    def expect(self, inputs: Mapping[str, Array]) -> None:
+        """Tells that inputs of these shapes will come often, so that the engine can prepare.
+
+        Nothing else follows: inputs of all declared shapes are answered as before.
+        """
+        ...
+
     @property
     def placement(self) -> Mapping[str, int]:
         """How many nodes of the graph run where."""
@@ -124,6 +131,9 @@ class OrtSession:
         for part in self._session.get_provider_graph_assignment_info():
             counts[part.ep_name] += len(part.get_nodes())
         return counts
+
+    def expect(self, inputs: Mapping[str, Array]) -> None:
+        """Nothing to prepare; see `Session.expect`."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the graph; see `Session.run`.

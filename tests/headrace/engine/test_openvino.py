@@ -19,7 +19,7 @@ from graphs import (
 from onnx import TensorProto, helper
 
 from headrace.bundle.manifest import Arithmetic
-from headrace.engine.openvino import PLACE, OpenVinoSession, load_openvino
+from headrace.engine.openvino import MOST_EXPECTED, PLACE, OpenVinoSession, load_openvino
 from headrace.errors import BundleError, InternalError, InvalidRequestError, MissingError
 from headrace.tensors import Array
 
@@ -30,7 +30,7 @@ XML = b'<?xml version="1.0"?><net name="x" version="11"></net>'
 WITHOUT_OPENVINO = """
 import sys
 sys.modules["openvino"] = None  # as if it were not installed
-from headrace.engine.openvino import OpenVinoSession
+from headrace.engine.openvino import MOST_EXPECTED, OpenVinoSession
 from headrace.errors import MissingError
 try: OpenVinoSession(b"")
 except MissingError as error: print(error.code, error.hint)
@@ -41,7 +41,7 @@ from pathlib import Path
 heard = []
 sys.addaudithook(lambda event, arguments: heard.append(event))
 import numpy as np
-from headrace.engine.openvino import OpenVinoSession
+from headrace.engine.openvino import MOST_EXPECTED, OpenVinoSession
 OpenVinoSession(Path(sys.argv[1])).run({"x": np.ones((1, 3), np.float32)})
 loud = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.posix_spawn", "os.fork")
 print(sorted(set(heard) & set(loud)), sys.modules["openvino_telemetry"])
@@ -303,3 +303,22 @@ def test_placement_is_named(linear: OpenVinoSession) -> None:
     """The operations that run are counted under the engine's name."""
     assert linear.placement.keys() == {PLACE}
     assert linear.placement[PLACE] > 0
+
+
+def test_expected_shapes_are_answered_as_all_others() -> None:
+    """A session that was told of a shape answers it, and any other, as before."""
+    session, told = (OpenVinoSession(linear_model(), threads=1) for _ in range(2))
+    rows = [np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32) for n in range(1, 9)]
+    for x in rows:
+        told.expect({"x": x})
+    assert len(told._fixed) == MOST_EXPECTED
+    for x in rows:
+        assert np.allclose(told.run({"x": x})["y"], session.run({"x": x})["y"], atol=1e-6)
+
+
+def test_a_shape_that_the_graph_does_not_take_is_not_prepared() -> None:
+    """What is expected need not come true: the session goes on as it was."""
+    session = OpenVinoSession(linear_model(), threads=1)
+    session.expect({"x": np.zeros((1, 5), np.float32)})
+    assert session._fixed == {}
+    assert session.run({"x": np.ones((1, 3), np.float32)})["y"].shape == (1, 4)

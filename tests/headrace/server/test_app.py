@@ -39,6 +39,9 @@ class Failing:
 
     placement: Mapping[str, int] = field(default_factory=dict)
 
+    def expect(self, inputs: Mapping[str, Array]) -> None:
+        """Prepares nothing."""
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Fails."""
         raise ZeroDivisionError(f"secret {len(inputs)}")
@@ -51,6 +54,9 @@ class Waiting:
     session: Session
     started: threading.Semaphore
     go_on: threading.Event
+
+    def expect(self, inputs: Mapping[str, Array]) -> None:
+        """Prepares nothing."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Waits, then answers."""
@@ -247,6 +253,9 @@ def test_rows_of_any_size_leave_the_loop(model: Model) -> None:
     @dataclass(frozen=True)
     class Telling:
         session: Session
+
+        def expect(self, inputs: Mapping[str, Array]) -> None:
+            pass
 
         def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
             threads.append(threading.current_thread().name)
