@@ -58,8 +58,9 @@ def open_bundle_session(
 
     def load(feeds: Mapping[str, Array], names: Sequence[str]) -> Callable[[], Sequence[Array]]:
         opened = open_bundle(Path(bundle))
-        chosen = choose_variant(opened, detect_hardware(), threads=threads)
+        chosen = choose_variant(opened, detect_hardware(), threads=threads, batch=rows)
         model = load_model(opened, variant=chosen.variant, threads=threads)
+        model.session.expect(feeds)  # as a batcher does for the sizes that it makes
 
         def run() -> Sequence[Array]:
             outputs = model.session.run(feeds)

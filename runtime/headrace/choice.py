@@ -39,6 +39,7 @@ def choose_variant(
     hardware: Hardware,
     *,
     threads: int = 0,
+    batch: int = 1,
     provider: str = CPU,
     wanted: str = "",
     home: Path | None = None,
@@ -48,6 +49,7 @@ def choose_variant(
 
     Args:
         threads: Of one session; 0 means all cores.
+        batch: The rows of most requests.
         wanted: The name of a variant that was asked for.
         home: Where a measurement that is made now is kept for the next time.
 
@@ -63,7 +65,7 @@ def choose_variant(
     found = find_measurement(bundle, hardware, provider, home)
     now = found is None
     measurement = found or _measure(bundle, hardware, provider, home, told)
-    name = _choose(measurement, threads or hardware.cores)
+    name = _choose(measurement, threads or hardware.cores, batch)
     reason = "measured now, since no measurement fits this machine" if now else "as measured"
     return Chosen(bundle.manifest.variant(name), reason, measured_now=now)
 
@@ -77,9 +79,9 @@ def _measure(
     return made
 
 
-def _choose(measurement: Measurement, threads: int) -> str:
+def _choose(measurement: Measurement, threads: int, batch: int) -> str:
     try:
-        return choose(measurement.selection, threads=threads)
+        return choose(measurement.selection, threads=threads, batch=batch)
     except CheckError as error:
         reasons = "; ".join(
             f"{each.variant}: {each.reason}" for each in measurement.selection.dropped

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 from headrace.bundle.golden import GoldenCase
 from headrace.bundle.manifest import Tolerance
 from headrace.bundle.open import Bundle, open_bundle
+from headrace.choice import choose_variant
 from headrace.errors import UsageError
 from headrace.hardware import detect_hardware, installed_version
+from headrace.settings import Settings
 from headrace.tensors import Array
 from headrace_bench.contest import Contest
 from headrace_bench.peers import write_arrays
@@ -24,20 +27,22 @@ from headrace_bench.peers.environments import (
 )
 from headrace_bench.process import Contestant
 from headrace_bench.suites.options import SuiteOptions
-from headrace_compiler.build import build
+from headrace_bench.suites.rivals import Rival, make_rivals
+from headrace_compiler.build import Caching, build
+from headrace_compiler.loading import importable, load_recipe
 
 SUITE = "compile"
 EXAMPLE = Path(__file__).parents[3] / "examples" / "image_classification" / "recipe.py"
 MODELS = (
+    EXAMPLE.parents[1] / "sentence_embedding" / "recipe.py",
     Path(__file__).parent / "models" / "resnet50.py",
-    Path(__file__).parent / "models" / "minilm.py",
 )
-"""Of the usual shapes, with random weights."""
+"""MiniLM with its weights, and a network of ResNet-50's shape with random ones."""
 
 FP32 = 1e-4
 """Of an output's largest value: what reordered float32 sums of a deep network may come to."""
-BF16 = 0.05
-"""Of an output's largest value: bf16 keeps eight bits of a number, and the errors of layers add."""
+REDUCED = 0.5
+"""Of an output's largest value: what keeps a budget of accuracy may err by so much somewhere."""
 _BF16_SETS = ("amx_bf16", "avx512_bf16", "bf16")
 _TORCH = ("eager", "torch-compile")
 _COMPILERS = ("g++", "clang++", "c++")
@@ -50,10 +55,12 @@ class Subject:
 
     Attributes:
         recipe: What its bundle was built from, where that is known.
+        rivals: What other tools made of it in less than float32.
     """
 
     bundle: Bundle
     recipe: Path | None
+    rivals: tuple[Rival, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class Case:
     Attributes:
         rows: Of the batch of inputs; 1 where a model's requests are not batched.
         tolerance: Of fp32 answers, as a part of an output's largest value.
+        own: Of the variant that headrace runs.
     """
 
     name: str
@@ -72,6 +80,7 @@ class Case:
     rows: int
     threads: int
     tolerance: float
+    own: float
 
 
 def contests(options: SuiteOptions) -> list[Contest]:
@@ -103,11 +112,26 @@ def _subjects(options: SuiteOptions) -> list[Subject]:
             "give a bundle of your own: headrace bench run compile --bundle my.bundle",
         )
     recipes = (EXAMPLE,) if options.quick else (EXAMPLE, *MODELS)
-    out = options.scratch / "bundles"
-    return [
-        Subject(open_bundle(build(recipe, out=out, replace=True).path), recipe)
-        for recipe in recipes
-    ]
+    return [_subject(recipe, options) for recipe in recipes if _is_wanted(recipe, options)]
+
+
+def _subject(recipe: Path, options: SuiteOptions) -> Subject:
+    """The bundle that `headrace compile` makes here, and what others make of the same model."""
+    settings = Settings()
+    kept = Caching(options.home / "cache" / "steps", int(settings.cache_limit))
+    built = build(recipe, out=options.scratch / "bundles", replace=True, caching=kept)
+    bundle = open_bundle(built.path)
+    folder = options.scratch / "rivals" / bundle.manifest.name
+    asked = {"onnxruntime", "openvino"} & {*options.peers}
+    rivals = make_rivals(recipe, bundle, folder) if asked else ()
+    return Subject(bundle, recipe, rivals)
+
+
+def _is_wanted(recipe: Path, options: SuiteOptions) -> bool:
+    """Whether a case of the model may be meant: compiling it takes minutes."""
+    with importable(recipe.parent):
+        name = load_recipe(recipe).name
+    return any(fnmatch(f"{name}-b{rows}-t{threads}", options.case) for rows, threads in _SHAPES)
 
 
 def _cases(subject: Subject, shapes: Sequence[tuple[int, int]], scratch: Path) -> list[Case]:
@@ -123,8 +147,14 @@ def _cases(subject: Subject, shapes: Sequence[tuple[int, int]], scratch: Path) -
         write_arrays(inputs, {spec.name: batch.inputs[spec.name] for spec in manifest.inputs})
         outputs = {spec.name: batch.outputs[spec.name] for spec in manifest.outputs}
         write_arrays(expected, outputs)
-        tolerance = relative_tolerance(manifest.variants[0].tolerance, outputs)
-        cases.append(Case(name, subject, inputs, expected, rows, threads, tolerance))
+        chosen = choose_variant(subject.bundle, detect_hardware(), threads=threads, batch=rows)
+        exact, own = (
+            relative_tolerance(variant.tolerance, outputs)
+            for variant in (manifest.variants[0], chosen.variant)
+        )
+        # Batches other than the golden ones err by more than those where precision is reduced.
+        own = own if chosen.variant.precision == "fp32" else max(own, REDUCED)
+        cases.append(Case(name, subject, inputs, expected, rows, threads, exact, own))
     return cases
 
 
@@ -159,8 +189,8 @@ def _contest(case: Case, peers: Sequence[tuple[Peer, PeerEnvironment]], scratch:
     own = Contestant(
         name="headrace",
         factory="headrace_bench.own:open_bundle_session",
-        arguments={**_arguments(case), "bundle": str(bundle.path)},
-        versions=_versions("headrace", "onnxruntime", "numpy"),
+        arguments={**_arguments(case), "bundle": str(bundle.path), "tolerance": case.own},
+        versions=_versions("headrace", "onnxruntime", "openvino", "numpy"),
     )
     others = [
         contestant
@@ -196,7 +226,7 @@ def _arguments(case: Case) -> dict[str, Any]:
 
 def _graph_runners(case: Case, peer: Peer, found: PeerEnvironment) -> list[Contestant]:
     """Contestants that read the bundle's ONNX file: one, or one a precision."""
-    bundle = case.subject.bundle
+    bundle, sets = case.subject.bundle, detect_hardware().instruction_sets
     model = str(bundle.model_path(bundle.manifest.variants[0]))
 
     def contestant(name: str, missing: str, arguments: Mapping[str, Any]) -> Contestant:
@@ -210,13 +240,20 @@ def _graph_runners(case: Case, peer: Peer, found: PeerEnvironment) -> list[Conte
             versions=found.versions,
         )
 
-    if peer.name != "openvino":
-        return [contestant(peer.name, "", {})]
-    bf16 = {"precision": "bf16", "tolerance": max(BF16, case.tolerance)}
-    return [
-        contestant("openvino", "", {}),
-        contestant("openvino-bf16", _no_bf16(detect_hardware().instruction_sets), bf16),
+    rivals = [
+        contestant(
+            rival.name,
+            rival.outside or (_no_bf16(sets) if rival.precision == "bf16" else ""),
+            {
+                "model": str(rival.model),
+                "tolerance": REDUCED,
+                **({"precision": rival.precision} if peer.name == "openvino" else {}),
+            },
+        )
+        for rival in case.subject.rivals
+        if rival.peer == peer.name
     ]
+    return [contestant(peer.name, "", {}), *rivals]
 
 
 def _no_bf16(instruction_sets: Sequence[str]) -> str:

@@ -70,11 +70,26 @@ def convolution(
     return nn.Conv2d(channels, width, size, stride, size // 2, bias=False), nn.BatchNorm2d(width)
 
 
-def samples() -> Iterator[dict[str, Array]]:
+def noise(seed: int, count: int) -> Iterator[dict[str, Array]]:
     """Noise of the size of a normalised image."""
-    generator = np.random.default_rng(0)
-    for _ in range(8):
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
         yield {"pixels": generator.standard_normal((1, 3, 224, 224), dtype=np.float32)}
+
+
+def samples() -> Iterator[dict[str, Array]]:
+    """What golden cases are made of."""
+    return noise(0, 8)
+
+
+def calibration() -> Iterator[dict[str, Array]]:
+    """For the ranges of quantization."""
+    return noise(1, 48)
+
+
+def evaluation() -> Iterator[tuple[dict[str, Array], None]]:
+    """Noise on which a variant should answer as the fp32 graph does."""
+    return ((sample, None) for sample in noise(2, 100))
 
 
 recipe = Recipe(
@@ -85,4 +100,7 @@ recipe = Recipe(
     inputs=(TensorSpec(name="pixels", datatype="FP32", shape=("batch", 3, 224, 224)),),
     outputs=("logits",),
     samples=samples,
+    calibration=calibration,
+    evaluation=evaluation,
+    metric="cosine",
 )
