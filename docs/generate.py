@@ -15,7 +15,7 @@ REFERENCE = ROOT / "docs" / "reference"
 COMMANDS = (
     *("compile", "inspect", "diff", "verify", "predict"),
     *("serve", "status", "stop", "doctor"),
-    *("cache", "cache clear", "cache trim"),
+    *("profile", "cache", "cache clear", "cache trim"),
     *("bench run", "bench gate", "bench compare", "bench peers list", "bench peers install"),
 )
 ACTS = {

@@ -172,6 +172,11 @@ def build(
             replay=None if replay is None else _recorded(replay, target),
         )
         package = PLANS[target](runner, job)
+        if job.replay is not None and job.replay.content != package.digest:
+            told.warned(
+                f"this is not the content that {replay} recorded, and its measurement is not"
+                f" taken over: {package.digest} instead of {job.replay.content}"
+            )
     return Built(package.path, package.digest, tuple(runner.records), package.measurement)
 
 

@@ -111,7 +111,7 @@ def check_disjoint(calibration: Dataset, evaluation: Dataset) -> None:
     shared = calibration.marks & evaluation.marks
     if shared:
         raise CheckError(
-            "evaluation.overlap",
+            "data.overlap",
             f"{len(shared)} of {len(evaluation.marks)} evaluation rows are calibration data too",
             "give the recipe a `calibration` of its own, from data that `evaluation` does not use",
         )
@@ -156,7 +156,7 @@ def _draw(
             digest.update(f"{ready} {_spelled(labels[-1])}\n".encode())
     if not labels:
         raise UsageError(
-            f"{what}.empty", f"the recipe's {what} data is empty", f"let {what}() give some samples"
+            "data.empty", f"the recipe's {what} data is empty", f"let {what}() give some samples"
         )
     return Dataset(path, names, tuple(labels), frozenset(marks), digest.hexdigest())
 
@@ -167,7 +167,7 @@ def _pairs(
     def fault(error: BaseException) -> UsageError:
         where = at(user_line(error, folder), folder)
         return UsageError(
-            f"{what}.failed", f"the recipe's {what} data fails: {first_line(error)}{where}"
+            "data.failed", f"the recipe's {what} data fails: {first_line(error)}{where}"
         )
 
     with Translated(fault), seeded(recipe.seed):
@@ -177,7 +177,7 @@ def _pairs(
 def _split(pair: object, what: str, number: int) -> tuple[Sample, object]:
     if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], Mapping):
         raise UsageError(
-            f"{what}.kind", f"{what} sample {number} is no pair of a sample and its label"
+            "data.kind", f"{what} sample {number} is no pair of a sample and its label"
         )
     return pair
 
@@ -206,7 +206,7 @@ def _label(label: object, what: str, number: int) -> Label:
         if array.dtype != object and array.dtype.kind in "biuf":
             return array
     raise UsageError(
-        f"{what}.label",
+        "data.label",
         f"the label of {what} sample {number} is a {type(label).__name__},"
         " not a number, a text, an array of numbers or None",
     )

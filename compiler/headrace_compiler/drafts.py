@@ -10,6 +10,7 @@ from headrace.engine.session import CPU, Session
 from headrace.profile import Conditions
 from headrace.timing import Told, told_nobody
 from headrace_compiler.graph import Graph
+from headrace_compiler.targets import TENSORRT, Target
 
 ORT: Engine = "onnxruntime"
 OPENVINO: Engine = "openvino"
@@ -129,3 +130,9 @@ def on_both(name: str, graph: Graph) -> tuple[Draft, ...]:
 def on_onnxruntime(name: str, precision: Precision, graph: Graph | None) -> tuple[Draft, ...]:
     """A graph that was made for ONNX Runtime, if there was anything to make."""
     return () if graph is None else (Draft(name, precision, ORT, "fp32", graph, name),)
+
+
+def in_half(graph: Graph, target: Target) -> Draft:
+    """A graph of float16: CUDA runs it as it stands, and TensorRT has to be allowed to."""
+    told: Arithmetic = "fp16" if target.provider == TENSORRT else "fp32"
+    return Draft("fp16", "fp16", ORT, told, graph, "fp16")

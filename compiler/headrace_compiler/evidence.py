@@ -12,7 +12,7 @@ from headrace.bundle.measurement import (
     Selection,
     Sensitivity,
 )
-from headrace.errors import InternalError, UsageError
+from headrace.errors import CheckError, InternalError, UsageError
 from headrace.footprint import Footprint
 from headrace.profile import Instruments, time_candidates, typical_case
 from headrace.selection import gates, ladder, refused, select
@@ -299,7 +299,15 @@ def _replayed(
     kept = tuple(draft for draft in made if draft.name in wanted)
     order = [each.name for each in recorded.candidates]
     kept = tuple(sorted(kept, key=lambda draft: order.index(draft.name)))
-    return Evidence(kept=kept, proofs=_prove(run, job, model, kept), data=data)
+    proofs = _prove(run, job, model, kept)
+    for proof in proofs.values():
+        if proof.fault:
+            raise CheckError(
+                "replay.fault",
+                f"the recorded selection holds '{proof.draft}', which fails here: {proof.fault}",
+                "replay on a machine of the kind that made the record",
+            )
+    return Evidence(kept=kept, proofs=proofs, data=data)
 
 
 def _in_order(

@@ -8,6 +8,7 @@ from headrace_compiler.drafts import (
     ORT,
     Draft,
     exact_drafts,
+    in_half,
     on_both,
     on_onnxruntime,
     on_openvino,
@@ -18,7 +19,7 @@ from headrace_compiler.quantizable import quantizable
 from headrace_compiler.steps.best_ranges import best_ranges
 from headrace_compiler.steps.calibrate import METHODS, calibrate
 from headrace_compiler.steps.capture import capture
-from headrace_compiler.steps.export import export
+from headrace_compiler.steps.export import Exportable, export
 from headrace_compiler.steps.fuse import fuse, has_attention
 from headrace_compiler.steps.golden import golden
 from headrace_compiler.steps.half import half
@@ -67,7 +68,7 @@ def gpu(run: Runner, job: Job) -> Package:
     if job.only_fp32:
         return _pack(run, job, model, only(run, job, model, fp32))
     fp16 = run.cached("half", half, model.graph)
-    drafts = [fp32, Draft("fp16", "fp16", ORT, "fp16", fp16, "fp16")]
+    drafts = [fp32, in_half(fp16, job.target)]
     data = run("data", draw_data, job.recipe, job.folder, job.scratch)
     static, whole = None, list[Draft]()
     if job.target.name == "tensorrt":
@@ -90,7 +91,7 @@ def _prove_fp32(run: Runner, job: Job) -> Model:
     recipe, folder = job.recipe, job.folder
     samples = run("samples", draw_samples, recipe, folder)
     source = run("capture", capture, recipe, folder, samples)
-    exported = run("export", export, recipe, folder, source)
+    exported = run.cached("export", export, Exportable(recipe, folder, source))
     graph = run.cached("simplify", simplify, exported)
     references = run("reference", answer_batches, recipe, samples, source)
     run("parity", parity, references, source, graph, recipe.budget)

@@ -1,5 +1,6 @@
 """Models that torch runs: an eager module, and a program saved by `torch.export`."""
 
+import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from headrace.errors import UsageError
 from headrace.tensors import Array, TensorSpec
@@ -187,6 +189,27 @@ def _dynamic(spec: TensorSpec) -> dict[int, object]:
         place: Dim.DYNAMIC if isinstance(axis, str) else Dim.STATIC
         for place, axis in enumerate(spec.shape)
     }
+
+
+def program_digest(captured: ExportedProgram | bytes) -> str:
+    """sha256 over a captured program: its operations, the shapes it takes, and its weights."""
+    if isinstance(captured, bytes):
+        return hashlib.sha256(captured).hexdigest()
+    takes = [
+        f"{node.name} {node.meta.get('val')}"
+        for node in captured.graph.nodes
+        if node.op == "placeholder"
+    ]
+    weights = _digest({**captured.state_dict, **captured.constants})
+    modules = captured.graph_module.named_modules()  # branches and loops have graphs of their own
+    parts = (
+        [f"{name} {part.graph}" for name, part in modules if isinstance(part, GraphModule)],
+        takes,
+        str(captured.range_constraints),
+        str(captured.graph_signature),
+        weights,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _digest(state: Mapping[str, object]) -> str:

@@ -132,7 +132,8 @@ def ask_everything(service: dict[str, Any]) -> None:
 def main() -> None:
     """The whole journey."""
     os.environ.setdefault("HEADRACE_HOME", str(OUT.resolve() / "home"))
-    built = run("compile", os.path.relpath(HERE / "recipe.py"), "--out", str(OUT), "--force")
+    recipe = os.path.relpath(HERE / "recipe.py")
+    built = run("compile", recipe, "--out", str(OUT), "--force", "--measure", "quick")
     bundle = str(Path(built["path"]))
     console.print(f"built {bundle}\n      {built['digest']}")
     verified = run("verify", bundle)

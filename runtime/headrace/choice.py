@@ -75,7 +75,7 @@ def _measure(
 ) -> Measurement:
     made = measure_bundle(bundle, Conditions(hardware, QUICK, provider), told=told)
     if home is not None and made.selection.choices:
-        write_measurement(remembered(home, bundle, hardware), made)
+        write_measurement(remembered(home, bundle, hardware, provider), made)
     return made
 
 

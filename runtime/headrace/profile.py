@@ -178,10 +178,12 @@ def time_candidates(
         return ladder(candidates)
     timings = measures.race(names)
     timed = [_with(each, timings) for each in candidates]
-    if not measures.thorough:
+    if not measures.thorough and limits.memory_mib is None:
         return ladder(timed)
     costs = {name: asdict(cost) for name, cost in measures.weigh(names).items()}
     timed = [each.model_copy(update=costs.get(each.name, {})) for each in timed]
+    if not measures.thorough:
+        return ladder(timed)
     chosen = {*select(timed, limits, proven=proven).chosen, names[0]}
     more = measures.curve([name for name in names if name in chosen])
     return ladder(_with(each, more) for each in timed)
@@ -196,9 +198,16 @@ def typical_case(cases: Sequence[GoldenCase]) -> GoldenCase:
     return sorted(cases, key=size)[len(cases) // 2]
 
 
-def measurement_name(hardware: Hardware) -> str:
+def measurement_name(hardware: Hardware, provider: str = CPU) -> str:
     """The name of a machine's measurement, relative to a bundle."""
-    return f"{MEASURED}{hardware.fingerprint}.json"
+    return f"{MEASURED}{_stem(hardware, provider)}.json"
+
+
+def _stem(hardware: Hardware, provider: str) -> str:
+    """A fingerprint; with another provider than the CPU's, its name behind it."""
+    if provider == CPU:
+        return hardware.fingerprint
+    return f"{hardware.fingerprint}-{provider.removesuffix('ExecutionProvider').lower()}"
 
 
 def find_measurement(
@@ -212,8 +221,8 @@ def find_measurement(
     Raises:
         BundleError: There is one in the bundle, and it cannot be read.
     """
-    inside = bundle.path / measurement_name(hardware)
-    outside = None if home is None else remembered(home, bundle, hardware)
+    inside = bundle.path / measurement_name(hardware, provider)
+    outside = None if home is None else remembered(home, bundle, hardware, provider)
     for path in (inside, outside):
         if path is not None and path.is_file() and not path.is_symlink():
             found = read_measurement(path)
@@ -240,6 +249,20 @@ def read_measurement(path: Path) -> Measurement:
         ) from error
 
 
+def read_measurements(bundle: Bundle) -> tuple[Measurement, ...]:
+    """The measurements in a bundle that are of its content, by file name.
+
+    Raises:
+        BundleError: One cannot be read.
+    """
+    found = [
+        read_measurement(path)
+        for path in sorted((bundle.path / MEASURED).glob("*.json"))
+        if not path.is_symlink()
+    ]
+    return tuple(each for each in found if each.content == bundle.digest)
+
+
 def write_measurement(path: Path, measurement: Measurement) -> None:
     """Writes a measurement whole or not at all.
 
@@ -259,9 +282,10 @@ def write_measurement(path: Path, measurement: Measurement) -> None:
             raise
 
 
-def remembered(home: Path, bundle: Bundle, hardware: Hardware) -> Path:
+def remembered(home: Path, bundle: Bundle, hardware: Hardware, provider: str = CPU) -> Path:
     """Where a measurement made at a load is kept."""
-    return home / "cache" / "measured" / f"{bundle.digest[:32]}-{hardware.fingerprint}.json"
+    name = f"{bundle.digest[:32]}-{_stem(hardware, provider)}.json"
+    return home / "cache" / "measured" / name
 
 
 def _replayed(
@@ -296,5 +320,5 @@ def _with(candidate: Candidate, timings: Timings) -> Candidate:
 
 def _limits_of(bundle: Bundle) -> Limits:
     """What the bundle's first measurement was held to, or the usual limits."""
-    files = sorted((bundle.path / MEASURED).glob("*.json"))
-    return read_measurement(files[0]).limits if files else Limits()
+    found = read_measurements(bundle)
+    return found[0].limits if found else Limits()

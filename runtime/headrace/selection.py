@@ -224,9 +224,10 @@ def ladder(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Candidates from the most precise down; of one precision, the one that errs least first."""
 
     def place(candidate: Candidate) -> tuple[float, ...]:
-        loss = candidate.accuracy.loss if candidate.accuracy else 0.0
-        mixed = candidate.arithmetic != "fp32"
         rank = PRECISIONS.index(candidate.precision)
+        mixed = candidate.arithmetic != "fp32"
+        # In float32, what is lost is the order in which sums were taken.
+        loss = candidate.accuracy.loss if candidate.accuracy and rank else 0.0
         return (rank, mixed, candidate.engine != "onnxruntime", loss)
 
     return sorted(candidates, key=place)

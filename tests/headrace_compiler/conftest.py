@@ -11,7 +11,7 @@ from headrace_compiler.loading import importable, load_recipe
 from headrace_compiler.recipe import Recipe
 from headrace_compiler.source import Source
 from headrace_compiler.steps.capture import capture
-from headrace_compiler.steps.export import export
+from headrace_compiler.steps.export import Exportable, export
 from headrace_compiler.steps.samples import Samples, draw_samples
 
 WriteRecipe = Callable[..., Path]
@@ -91,6 +91,8 @@ def exported(write_recipe: WriteRecipe) -> Callable[..., Exported]:
             recipe = load_recipe(path)
             samples = draw_samples(recipe, path.parent)
             source = capture(recipe, path.parent, samples)
-            return Exported(recipe, samples, source, export(recipe, path.parent, source))
+            return Exported(
+                recipe, samples, source, export(Exportable(recipe, path.parent, source))
+            )
 
     return run

@@ -89,7 +89,7 @@ def test_a_row_in_both_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(CheckError) as caught:
         draw_data(shared, tmp_path, tmp_path)
-    assert caught.value.code == "evaluation.overlap"
+    assert caught.value.code == "data.overlap"
     assert "1 of 3 evaluation rows" in caught.value.message
     apart = declare(calibration=lambda: [row(9)], evaluation=labelled(range(3)))
     assert draw_data(apart, tmp_path, tmp_path) is not None
@@ -104,13 +104,13 @@ def raising() -> Iterable[object]:
 @pytest.mark.parametrize(
     ("more", "code"),
     [
-        ({"evaluation": list}, "evaluation.empty"),
-        ({"evaluation": raising}, "evaluation.failed"),
-        ({"evaluation": lambda: [row(1)]}, "evaluation.kind"),
-        ({"evaluation": lambda: [(row(1), object())]}, "evaluation.label"),
+        ({"evaluation": list}, "data.empty"),
+        ({"evaluation": raising}, "data.failed"),
+        ({"evaluation": lambda: [row(1)]}, "data.kind"),
+        ({"evaluation": lambda: [(row(1), object())]}, "data.label"),
         ({"evaluation": lambda: [({"x": np.full((1, 4), np.nan, np.float32)}, 0)]}, "samples.not-"),
         ({"evaluation": lambda: [({"x": np.zeros((1, 5), np.float32)}, 0)]}, "samples.shape"),
-        ({"calibration": list, "evaluation": labelled([1])}, "calibration.empty"),
+        ({"calibration": list, "evaluation": labelled([1])}, "data.empty"),
         (
             {
                 "calibration": lambda: [{"x": np.full((1, 4), np.inf, np.float32)}],

@@ -209,7 +209,7 @@ class Ear(Silent):
             self.ran.append(step.name)
 
 
-LIVE = {"samples", "capture", "export", "reference", "parity", "golden", "data", "sketch"}
+LIVE = {"samples", "capture", "reference", "parity", "golden", "data", "sketch"}
 
 
 def test_a_changed_budget_reruns_only_what_depends_on_it(
@@ -270,8 +270,8 @@ def test_a_budget_that_nothing_meets_leaves_a_report_and_no_bundle(
     ("changes", "code", "status"),
     [
         ("evaluation=evaluation, metric=broken,", "metric.failed", 2),
-        ("evaluation=lambda: ((s, None) for s in draw(1, 2)),", "evaluation.overlap", 1),
-        ("evaluation=lambda: [],", "evaluation.empty", 2),
+        ("evaluation=lambda: ((s, None) for s in draw(1, 2)),", "data.overlap", 1),
+        ("evaluation=lambda: [],", "data.empty", 2),
         ('evaluation=evaluation, metric="accuracy",', "recipe.invalid", 2),
         ('evaluation=evaluation, metric="top1", postprocessing=TopK(output="z"),', "recipe", 2),
     ],

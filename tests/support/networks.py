@@ -12,7 +12,7 @@ from headrace.tensors import Array, TensorSpec
 from headrace_compiler.graph import Graph
 from headrace_compiler.recipe import Recipe
 from headrace_compiler.steps.capture import capture
-from headrace_compiler.steps.export import export
+from headrace_compiler.steps.export import Exportable, export
 from headrace_compiler.steps.samples import draw_samples
 from headrace_compiler.steps.simplify import simplify
 
@@ -170,4 +170,4 @@ def _graph(
     )
     folder = Path(__file__).parent
     samples = draw_samples(recipe, folder)
-    return simplify(export(recipe, folder, capture(recipe, folder, samples)))
+    return simplify(export(Exportable(recipe, folder, capture(recipe, folder, samples))))

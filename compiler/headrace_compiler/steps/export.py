@@ -1,5 +1,7 @@
 """Makes an ONNX graph of what was captured, under the declared names."""
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -26,22 +28,44 @@ from headrace_compiler.graph import (
 from headrace_compiler.onnx_source import LARGEST
 from headrace_compiler.recipe import Recipe
 from headrace_compiler.source import Source
+from headrace_compiler.torch_source import program_digest
 
 OPSET = 20
 """What the exporter translates to without a conversion, and every engine reads."""
 
 
-def export(recipe: Recipe, folder: Path, source: Source) -> Graph:
-    """Makes the graph and checks it against the declaration.
+@dataclass(frozen=True)
+class Exportable:
+    """What a graph is made of.
 
-    Args:
+    Attributes:
         folder: Of the recipe, to name the line at fault.
+    """
+
+    recipe: Recipe
+    folder: Path
+    source: Source
+
+    @property
+    def digest(self) -> str:
+        """Of what decides the graph: the declaration, and the captured program with its weights."""
+        declared = self.recipe.model_dump_json(
+            include={"inputs", "preprocessing", "postprocessing"}, warnings=False
+        )
+        ranks = [(name, array.ndim) for name, array in self.source.outputs.items()]
+        parts = (declared, self.source.inputs, ranks, program_digest(self.source.captured))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def export(given: Exportable) -> Graph:
+    """Makes the graph and checks it against the declaration.
 
     Raises:
         UsageError: An operator has no counterpart in ONNX, or the graph's inputs, outputs or
             axes are not those declared, or do not fit pre- and postprocessing.
     """
-    model = _convert(source.captured, folder)
+    recipe, source = given.recipe, given.source
+    model = _convert(source.captured, given.folder)
     strip(model)
     rename(model, source.inputs, tuple(source.outputs))
     inputs = input_specs(model, recipe.inputs)

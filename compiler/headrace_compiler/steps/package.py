@@ -77,7 +77,7 @@ def package(
         report = Report(manifest, found, seconds, commit)
         (path / REPORT).write_text(render_report(report), encoding="utf-8")
         if evidence.selection is not None or job.replay is not None:
-            write_measurement(path / measurement_name(found.hardware), found)
+            write_measurement(path / measurement_name(found.hardware, found.provider), found)
     return Package(path, digest, found)
 
 

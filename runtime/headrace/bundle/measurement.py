@@ -42,7 +42,7 @@ class Timing(Frozen):
         p50: Of all runs of all rounds, in seconds; so are the other quantiles.
         rows_per_second: Of all sessions and callers together.
         runs: How many there were.
-        stable: Whether the interval of the median became as narrow as was asked for.
+        stable: Whether half of the rounds lie within a tenth of their median.
     """
 
     point: Point

@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
+from headrace.bundle.golden import Deviation
 from headrace.bundle.open import Bundle, open_bundle
+from headrace.commands.profile import print_measurement
 from headrace.commands.screen import AsJson, err, print_json, print_table
 from headrace.engine.model import load_model
 from headrace.engine.session import CPU
+from headrace.errors import MissingError
+from headrace.profile import read_measurements
 from headrace.tensors import TensorSpec
 
 _SHORT = 64  # a digest in full
@@ -26,9 +30,16 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
     """Show what is in a bundle: tensors, variants and what was measured of them, lineage."""
     bundle = open_bundle(path)
     manifest = bundle.manifest
+    measurements = read_measurements(bundle)
     if as_json:
-        content = manifest.model_dump(mode="json")
-        print_json({"path": str(bundle.path), "digest": bundle.digest, "manifest": content})
+        print_json(
+            {
+                "path": str(bundle.path),
+                "digest": bundle.digest,
+                "manifest": manifest.model_dump(mode="json"),
+                "measurements": [each.model_dump(mode="json") for each in measurements],
+            }
+        )
         return
     size = sum(entry.size for entry in manifest.files.values())
     print_table(
@@ -59,6 +70,8 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
             if variant.name in parities
         ],
     )
+    for each in measurements:
+        print_measurement(each)
     lineage, record = manifest.lineage, bundle.build_record()
     print_table(
         "lineage",
@@ -67,6 +80,8 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
             ("recipe", lineage.recipe),
             ("weights", lineage.weights),
             ("samples", lineage.samples),
+            *[("calibration", each) for each in (lineage.calibration,) if each],
+            *[("evaluation", each) for each in (lineage.evaluation,) if each],
             ("commit", (record.commit if record else "") or "none"),
             ("target, seed", f"{lineage.target}, {lineage.seed}"),
             ("steps", " → ".join(lineage.steps)),
@@ -112,10 +127,8 @@ def verify(path: BundlePath, *, provider: str = CPU, as_json: AsJson = False) ->
     """Check every digest of a bundle, then replay its golden cases on this machine."""
     with err().status("checking digests"):
         bundle = open_bundle(path)
-    variants = bundle.manifest.variants
     with err().status("replaying golden cases"):
-        models = [load_model(bundle, variant=each, provider=provider) for each in variants]
-    deviations = [deviation for model in models for deviation in model.deviations]
+        deviations, absent = _replay(bundle, provider)
     worst = max(deviations, key=lambda deviation: deviation.excess)
     cases = len({deviation.case for deviation in deviations})
     if as_json:
@@ -125,7 +138,7 @@ def verify(path: BundlePath, *, provider: str = CPU, as_json: AsJson = False) ->
                 "digest": bundle.digest,
                 "files": len(bundle.manifest.files) + 1,
                 "golden_cases": cases,
-                "variants": [variant.name for variant in variants],
+                "not_replayed": absent,
                 "worst": {"case": worst.case, "tensor": worst.tensor, "error": worst.error},
             }
         )
@@ -135,12 +148,31 @@ def verify(path: BundlePath, *, provider: str = CPU, as_json: AsJson = False) ->
         ("check", "result"),
         [
             ("digests", f"{len(bundle.manifest.files) + 1} files as their manifest says"),
-            ("golden cases", f"{cases} replayed on {provider}"),
-            ("variants", ", ".join(variant.name for variant in variants)),
+            ("golden cases", f"{cases} replayed on {provider}, by each variant"),
+            *[(f"variant {name}", f"not replayed: {why}") for name, why in absent.items()],
             ("worst deviation", f"{worst.error:.2g} in {worst.tensor} of case {worst.case}"),
             ("digest", bundle.digest),
         ],
     )
+
+
+def _replay(bundle: Bundle, provider: str) -> tuple[list[Deviation], dict[str, str]]:
+    """What the replays of all variants found, and the variants whose engine is not here.
+
+    Raises:
+        MissingError: None of the variants can run here.
+        BundleError: A golden case came out otherwise than at build.
+    """
+    found: list[Deviation] = []
+    absent: dict[str, MissingError] = {}
+    for variant in bundle.manifest.variants:
+        try:
+            found += load_model(bundle, variant=variant, provider=provider).deviations
+        except MissingError as error:
+            absent[variant.name] = error
+    if not found:
+        raise next(iter(absent.values()))
+    return found, {name: error.message for name, error in absent.items()}
 
 
 def _tensor(spec: TensorSpec) -> str:

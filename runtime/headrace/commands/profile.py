@@ -40,7 +40,7 @@ def profile(
         found = measure_bundle(
             bundle, Conditions(hardware, QUICK if quick else FULL, provider), told=told
         )
-    target = bundle.path / measurement_name(hardware)
+    target = bundle.path / measurement_name(hardware, provider)
     try:
         write_measurement(target, found)
     except OSError as error:

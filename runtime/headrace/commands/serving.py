@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.bundle.open import Bundle, open_bundle
+from headrace.cachedir import trim
 from headrace.choice import choose_variant
 from headrace.commands.profile import shown_progress
 from headrace.commands.screen import AsJson, err, print_json, print_table
@@ -129,6 +130,7 @@ def _choose(
 
 def _run(config: ServeConfig, bundles: list[Bundle], *, edge: bool, as_json: bool) -> None:
     home = Settings().ensure_home()
+    trim((config.graphs,) if config.graphs else (), int(Settings().cache_limit))
     waiting = err().status("loading and proving the models")
 
     def announce(record: ServiceRecord) -> None:

@@ -13,7 +13,7 @@ from transformations import answers, distance, elsewhere, operators
 from headrace_compiler.graph import Graph
 from headrace_compiler.loading import importable, load_recipe
 from headrace_compiler.steps.capture import capture
-from headrace_compiler.steps.export import export
+from headrace_compiler.steps.export import Exportable, export
 from headrace_compiler.steps.fuse import fuse, has_attention
 from headrace_compiler.steps.samples import draw_samples
 from headrace_compiler.steps.simplify import simplify
@@ -120,7 +120,7 @@ def test_all_attentions_of_minilm_are_fused() -> None:
         recipe = load_recipe(MINILM)
         samples = draw_samples(recipe, MINILM.parent)
         source = capture(recipe, MINILM.parent, samples)
-        graph = simplify(export(recipe, MINILM.parent, source))
+        graph = simplify(export(Exportable(recipe, MINILM.parent, source)))
     made = fused(graph)
     assert operators(made) & Counter(Attention=9, SkipLayerNormalization=99, BiasGelu=9) == Counter(
         Attention=6, SkipLayerNormalization=12, BiasGelu=6
