@@ -11,33 +11,23 @@ from typer.testing import CliRunner
 
 from headrace.bundle.digest import hash_file
 from headrace.bundle.manifest import COMPONENT, MEASURED, REPORT, Manifest
+from headrace.bundle.measurement import Choice, Point, Selection
 from headrace.bundle.open import Bundle, open_bundle
 from headrace.cli import build_app, exit_status
 from headrace.engine.model import load_model
 from headrace.errors import BundleError, CheckError, HeadraceError, UsageError
 from headrace.hardware import detect_hardware
-from headrace.profile import measurement_name, read_measurement
+from headrace.profile import measurement_name, read_measurement, write_measurement
 from headrace_compiler.build import Built, Caching, Silent, StepRecord, build
 
-RECIPE = '''
+RECIPE = """
 import numpy as np
 import torch
 from torch import nn
 
 from headrace_compiler import *
 
-class Net(nn.Module):
-    """Wide enough that int8 pays on a processor that multiplies int8."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 64, 3, padding=1)
-        self.second = nn.Conv2d(64, 64, 3, padding=1)
-        self.last = nn.Linear(64, 10)
-
-    def forward(self, x):
-        x = torch.relu(self.second(torch.relu(self.first(x))))
-        return self.last(x.mean((2, 3)))
+NET
 
 
 def draw(seed, count):
@@ -64,15 +54,38 @@ recipe = Recipe(
     calibration=lambda: draw(1, 16),
     CHANGES
 )
+"""
+WIDE = '''class Net(nn.Module):
+    """Wide enough that int8 pays on a processor that multiplies int8."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 64, 3, padding=1)
+        self.second = nn.Conv2d(64, 64, 3, padding=1)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.last(x.mean((2, 3)))
+'''
+NARROW = '''class Net(nn.Module):
+    """Takes longer to quantize 1728 numbers than to multiply them by a column."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(1728, 2)
+
+    def forward(self, x):
+        return self.last(x.flatten(1))
 '''
 JUDGED = 'evaluation=evaluation, metric="cosine",'
 
 
-def write(folder: Path, changes: str = JUDGED) -> Path:
+def write(folder: Path, changes: str = JUDGED, net: str = WIDE) -> Path:
     """The recipe with these further fields."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.py"
-    path.write_text(RECIPE.replace("CHANGES", changes))
+    path.write_text(RECIPE.replace("CHANGES", changes).replace("NET", net))
     return path
 
 
@@ -237,6 +250,34 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
             build(path, out=tmp_path, measure="quick", caching=caching, progress=ear)
     assert {"calibrate", "quantize-nncf", "quantize-nncf-openvino"} <= set(first.ran)
     assert set(second.ran) <= LIVE
+
+
+def test_a_model_on_which_int8_is_slower_ships_without_it(tmp_path: Path) -> None:
+    """It is accurate enough, and dropped for its time, with the figures."""
+    made = build(write(tmp_path, net=NARROW), out=tmp_path, measure="quick")
+    assert made.measurement is not None
+    dropped = {each.variant: each for each in made.measurement.selection.dropped}
+    assert "int8" not in {variant.name for variant in bundle_of(made).manifest.variants}
+    assert dropped["int8"].gate == "speed"
+    assert "not faster than" in dropped["int8"].reason
+
+
+def test_a_recorded_variant_that_is_not_made_here_is_an_error(
+    built: Built, tmp_path: Path, caching: Caching
+) -> None:
+    """What was recorded elsewhere is not packed unproven."""
+    folder = tmp_path / "recorded.bundle"
+    shutil.copytree(built.path, folder)
+    path = folder / measurement_name(detect_hardware())
+    recorded = read_measurement(path)
+    int4 = recorded.candidates[0].model_copy(update={"name": "int4"})
+    point = Point(batch=1, threads=1)
+    selection = Selection(choices=(Choice(point=point, variant="int4"),), dropped=())
+    changed = {"candidates": (*recorded.candidates, int4), "selection": selection}
+    write_measurement(path, recorded.model_copy(update=changed))
+    with pytest.raises(UsageError) as caught:
+        build(write(tmp_path), out=tmp_path, replay=folder, caching=caching)
+    assert caught.value.code == "replay.unknown"
 
 
 def test_without_evaluation_data_precision_is_not_reduced(tmp_path: Path) -> None:
