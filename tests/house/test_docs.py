@@ -38,7 +38,7 @@ def test_the_tutorials_recipe_compiles(tmp_path: Path) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     recipe = tmp_path / "digits.py"
     recipe.write_text(block)
-    compiled = run(tmp_path, "compile", str(recipe), "--out", str(tmp_path))
+    compiled = run(tmp_path, "compile", str(recipe), "--out", str(tmp_path), "--measure", "quick")
     assert compiled.returncode == 0, compiled.stderr
     verified = run(tmp_path, "verify", str(tmp_path / "digits-1.bundle"))
     assert verified.returncode == 0, verified.stderr

@@ -1,5 +1,6 @@
 """`inspect`, `diff`, `verify`: what is in a bundle, and whether it is what it says."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
             {
                 "path": str(bundle.path),
                 "digest": bundle.digest,
-                "manifest": manifest.model_dump(mode="json"),
+                "manifest": json.loads(manifest.to_json()),
                 "measurements": [each.model_dump(mode="json") for each in measurements],
             }
         )
