@@ -134,7 +134,8 @@ def _ort_static(graph: Path, calibration: Dataset, out: Path) -> Path:
             return next(self._samples, None)
 
     prepared = out.with_name("prepared.onnx")
-    quant_pre_process(graph, prepared)
+    # Its symbolic shape inference gives up on graphs with several free axes.
+    quant_pre_process(graph, prepared, skip_symbolic_shape=True)
     quantize_static(prepared, out, Reader())
     return out
 
