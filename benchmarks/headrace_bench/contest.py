@@ -48,6 +48,8 @@ class Contest:
         load: Callers at once.
         reference: The contestant to which the others are compared.
         bundle: The digest of the bundle in use.
+        starts: How often every process is started anew: where its memory comes to lie moves its
+            times by some percent, and only several starts tell by how much.
     """
 
     suite: str
@@ -57,6 +59,7 @@ class Contest:
     load: int = 1
     parameters: Mapping[str, str | int | float] = field(default_factory=dict)
     bundle: str | None = None
+    starts: int = 1
 
 
 def run_contest(
@@ -72,19 +75,10 @@ def run_contest(
     """
     started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     entries = [_Entry(contestant, contest.load) for contestant in contest.contestants]
-    with ExitStack() as stack:
-        for entry in entries:
-            progress(f"{contest.case}: starting {entry.contestant.name}")
-            entry.start(stack, effort.warm_s)
-        for number in range(effort.rounds):
-            progress(f"{contest.case}: round {number + 1} of {effort.rounds}")
-            first = number % len(entries)
-            for entry in (*entries[first:], *entries[:first]):
-                entry.work(effort.block_s)
-        for entry in entries:
-            entry.finish()
-        for entry in entries:
-            entry.release()
+    starts = min(contest.starts, effort.rounds)
+    for start in range(starts):
+        rounds = range(start * effort.rounds // starts, (start + 1) * effort.rounds // starts)
+        _alternate(contest, entries, effort, rounds, progress)
     reference = next((e for e in entries if e.contestant.name == contest.reference), None)
     seconds = round(time.perf_counter() - begin, 3)
     results = []
@@ -114,20 +108,44 @@ def run_contest(
     return tuple(results)
 
 
+def _alternate(
+    contest: Contest,
+    entries: Sequence["_Entry"],
+    effort: Effort,
+    rounds: range,
+    progress: Callable[[str], None],
+) -> None:
+    """Some rounds of a contest, with processes of their own."""
+    with ExitStack() as stack:
+        for entry in entries:
+            progress(f"{contest.case}: starting {entry.contestant.name}")
+            entry.start(stack, effort.warm_s)
+        for number in rounds:
+            progress(f"{contest.case}: round {number + 1} of {effort.rounds}")
+            first = number % len(entries)
+            for entry in (*entries[first:], *entries[:first]):
+                entry.work(effort.block_s)
+        for entry in entries:
+            entry.finish()
+        for entry in entries:
+            entry.release()
+
+
 class _Entry:
     """A contestant on its way through a contest; a fault ends its part and no other's."""
 
     def __init__(self, contestant: Contestant, load: int) -> None:
         self.contestant = contestant
         self.load = load
-        self.blocks: list[Block] = []
+        self.groups: list[list[Block]] = []
         self.facts: Mapping[str, float] = {}
         self.fault = ""
         self._worker: Worker | None = None
 
     def start(self, stack: ExitStack, warm_s: float) -> None:
         """Brings the process up and warms it."""
-        if self.contestant.missing:
+        self._worker = None
+        if self.contestant.missing or self.fault:
             return
         try:
             worker = stack.enter_context(Worker(self.contestant, f"bench-{uuid4().hex[:12]}"))
@@ -136,6 +154,12 @@ class _Entry:
             self.fault = str(error)
         else:
             self._worker = worker
+            self.groups.append([])
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Of all processes, in order."""
+        return [block for group in self.groups for block in group]
 
     def work(self, seconds: float) -> None:
         """Measures one block."""
@@ -147,7 +171,7 @@ class _Entry:
         except WorkerError as error:
             self.fault = str(error)
         else:
-            self.blocks.append(block)
+            self.groups[-1].append(block)
 
     def finish(self) -> None:
         """Asks for what is measured once."""
@@ -248,13 +272,13 @@ def _ratios(entry: _Entry, reference: _Entry) -> tuple[Ratio, ...]:
         ("throughput", rate),
         ("cpu_per_operation", cpu_each),
     ):
-        pairs = [
-            figure(own) / figure(other)
-            for own, other in zip(entry.blocks, reference.blocks, strict=True)
-            if figure(other) > 0 and figure(own) > 0
+        groups = [
+            _quotients(figure, own, other)
+            for own, other in zip(entry.groups, reference.groups, strict=True)
         ]
-        if pairs:
-            ratio = bootstrap_ratio([[pair] for pair in pairs])
+        groups = [group for group in groups if group]
+        if groups:
+            ratio = bootstrap_ratio(groups)
             low, high = _rounded(ratio.low), _rounded(min(ratio.high, 1e9))
             found.append(
                 Ratio(
@@ -266,6 +290,13 @@ def _ratios(entry: _Entry, reference: _Entry) -> tuple[Ratio, ...]:
                 )
             )
     return tuple(found)
+
+
+def _quotients(
+    figure: Callable[[Block], float], own: Sequence[Block], other: Sequence[Block]
+) -> list[float]:
+    pairs = [(figure(a), figure(b)) for a, b in zip(own, other, strict=True)]
+    return [a / b for a, b in pairs if a > 0 and b > 0]
 
 
 def _rounded(value: float) -> float:

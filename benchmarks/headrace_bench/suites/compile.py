@@ -41,6 +41,8 @@ MODELS = (
 
 FP32 = 1e-4
 """Of an output's largest value: what reordered float32 sums of a deep network may come to."""
+STARTS = 5
+"""Of every process in a case."""
 REDUCED = 0.5
 """Of an output's largest value: what keeps a budget of accuracy may err by so much somewhere."""
 _BF16_SETS = ("amx_bf16", "avx512_bf16", "bf16")
@@ -211,6 +213,7 @@ def _contest(case: Case, peers: Sequence[tuple[Peer, PeerEnvironment]], scratch:
             "threads": case.threads,
         },
         bundle=bundle.digest,
+        starts=STARTS,
     )
 
 
