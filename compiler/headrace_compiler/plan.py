@@ -34,6 +34,7 @@ from headrace_compiler.steps.restore import Static
 from headrace_compiler.steps.samples import draw_samples
 from headrace_compiler.steps.simplify import simplify
 from headrace_compiler.steps.sketch import Sketch, sketch
+from headrace_compiler.targets import TENSORRT
 
 
 def cpu(run: Runner, job: Job) -> Package:
@@ -109,6 +110,8 @@ def _int8(
         return None, []
     ranges = run.cached("calibrate", calibrate, prepared, data.calibration)
     types = activation_types(frozenset(target.sets(hardware)), target.architecture(hardware))
+    if target.provider == TENSORRT:  # it knows no unsigned activations
+        types = ("int8", False)
     each = {method: Static(prepared, ranges[method], *types) for method in METHODS}
     best = run.cached("int8", best_ranges, each, data.calibration)
     name = {method: "int8" if method == best.method else f"int8-{method}" for method in METHODS}
