@@ -156,8 +156,7 @@ def build(
     with importable(path.parent), tempfile.TemporaryDirectory(prefix="headrace-build-") as scratch:
         declared = load_recipe(path)
         _refuse_existing(out / bundle_name(declared.name, declared.version), replace=replace)
-        cache = StepCache(caching.root, caching.limit_bytes) if caching else None
-        runner = _Runner(told, cache, tool_versions())
+        runner = _Runner(told, caching, tool_versions())
         conditions, here = _conditions(meant, measure)
         job = Job(
             recipe=declared,
@@ -172,11 +171,8 @@ def build(
             replay=None if replay is None else _recorded(replay, target),
         )
         package = PLANS[target](runner, job)
-        if job.replay is not None and job.replay.content != package.digest:
-            told.warned(
-                f"this is not the content that {replay} recorded, and its measurement is not"
-                f" taken over: {package.digest} instead of {job.replay.content}"
-            )
+    if job.replay is not None and job.replay.content != package.digest:
+        told.warned(_other_content(job.replay.content, package.digest))
     return Built(package.path, package.digest, tuple(runner.records), package.measurement)
 
 
@@ -186,6 +182,13 @@ def _conditions(target: Target, measure: Measure) -> tuple[Conditions, bool]:
     here = target.is_here(hardware, tuple(load_onnxruntime().get_available_providers()))
     effort = FULL if measure == "full" else QUICK
     return Conditions(hardware, effort, target.provider if here else CPU), here
+
+
+def _other_content(recorded: str, made: str) -> str:
+    return (
+        f"this is not the content that was recorded, and its measurement is not taken over:"
+        f" {made} instead of {recorded}"
+    )
 
 
 def _target(name: str) -> Target:
@@ -220,10 +223,10 @@ class _Runner:
     """Times each step, and lets its errors say where in the plan they happened."""
 
     def __init__(
-        self, progress: Progress, cache: "StepCache | None", tools: Mapping[str, str]
+        self, progress: Progress, caching: Caching | None, tools: Mapping[str, str]
     ) -> None:
         self._progress = progress
-        self._cache = cache
+        self._cache = StepCache(caching.root, caching.limit_bytes) if caching else None
         self._tools = tools
         self._warned = False
         self.records: list[StepRecord] = []

@@ -73,22 +73,7 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
     )
     for each in measurements:
         print_measurement(each)
-    lineage, record = manifest.lineage, bundle.build_record()
-    print_table(
-        "lineage",
-        ("", ""),
-        [
-            ("recipe", lineage.recipe),
-            ("weights", lineage.weights),
-            ("samples", lineage.samples),
-            *[("calibration", each) for each in (lineage.calibration,) if each],
-            *[("evaluation", each) for each in (lineage.evaluation,) if each],
-            ("commit", (record.commit if record else "") or "none"),
-            ("target, seed", f"{lineage.target}, {lineage.seed}"),
-            ("steps", " → ".join(lineage.steps)),
-            ("tools", ", ".join(f"{tool} {number}" for tool, number in lineage.tools.items())),
-        ],
-    )
+    _print_lineage(bundle)
 
 
 def diff(
@@ -153,6 +138,25 @@ def verify(path: BundlePath, *, provider: str = CPU, as_json: AsJson = False) ->
             *[(f"variant {name}", f"not replayed: {why}") for name, why in absent.items()],
             ("worst deviation", f"{worst.error:.2g} in {worst.tensor} of case {worst.case}"),
             ("digest", bundle.digest),
+        ],
+    )
+
+
+def _print_lineage(bundle: Bundle) -> None:
+    lineage, record = bundle.manifest.lineage, bundle.build_record()
+    print_table(
+        "lineage",
+        ("", ""),
+        [
+            ("recipe", lineage.recipe),
+            ("weights", lineage.weights),
+            ("samples", lineage.samples),
+            *[("calibration", each) for each in (lineage.calibration,) if each],
+            *[("evaluation", each) for each in (lineage.evaluation,) if each],
+            ("commit", (record.commit if record else "") or "none"),
+            ("target, seed", f"{lineage.target}, {lineage.seed}"),
+            ("steps", " → ".join(lineage.steps)),
+            ("tools", ", ".join(f"{tool} {number}" for tool, number in lineage.tools.items())),
         ],
     )
 
