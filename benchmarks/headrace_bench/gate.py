@@ -271,7 +271,10 @@ def compare(
                 ratio=ratio.value,
                 low=ratio.low,
                 high=min(ratio.high, 1e9),
-                verdict=judge(ratio, threshold=threshold, better=measure.better),
+                # One pair of processes tells nothing of what differs between any two.
+                verdict=judge(ratio, threshold=threshold, better=measure.better)
+                if len(groups) > 1
+                else "too noisy to say",
                 pairs=len(groups),
             )
         )
