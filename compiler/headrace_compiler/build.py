@@ -171,8 +171,7 @@ def build(
             replay=None if replay is None else _recorded(replay, target),
         )
         package = PLANS[target](runner, job)
-    if job.replay is not None and job.replay.content != package.digest:
-        told.warned(_other_content(job.replay.content, package.digest))
+    _tell_of_other_content(job.replay, package.digest, told)
     return Built(package.path, package.digest, tuple(runner.records), package.measurement)
 
 
@@ -184,11 +183,12 @@ def _conditions(target: Target, measure: Measure) -> tuple[Conditions, bool]:
     return Conditions(hardware, effort, target.provider if here else CPU), here
 
 
-def _other_content(recorded: str, made: str) -> str:
-    return (
-        f"this is not the content that was recorded, and its measurement is not taken over:"
-        f" {made} instead of {recorded}"
-    )
+def _tell_of_other_content(recorded: Measurement | None, made: str, told: Progress) -> None:
+    if recorded is not None and recorded.content != made:
+        told.warned(
+            f"this is not the content that was recorded, and its measurement is not taken over:"
+            f" {made} instead of {recorded.content}"
+        )
 
 
 def _target(name: str) -> Target:
