@@ -1,7 +1,8 @@
 """Gathers what decides between drafts: proof, accuracy, time; and chooses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from headrace.bundle.measurement import (
     Accuracy,
@@ -14,7 +15,7 @@ from headrace.bundle.measurement import (
 )
 from headrace.errors import CheckError, InternalError, UsageError
 from headrace.footprint import Footprint
-from headrace.profile import Instruments, time_candidates, typical_case
+from headrace.profile import Conditions, Instruments, time_candidates, typical_case
 from headrace.selection import gates, ladder, refused, select
 from headrace.timing import Request, Timings
 from headrace_compiler.datasets import Data
@@ -25,6 +26,8 @@ from headrace_compiler.metrics import Metric, Rows, accuracy, metric_of
 from headrace_compiler.steps.evaluate import Answers, evaluate
 from headrace_compiler.steps.prove import Proof, prove
 from headrace_compiler.steps.restore import Search, Static, restore
+
+T = TypeVar("T")
 
 WHOLE = ("int8", "int8-openvino", "int8-nncf", "int8-nncf-openvino")
 """Drafts whose whole graph is in int8."""
@@ -186,6 +189,45 @@ def _mixed(graph: Graph | None) -> tuple[Draft, ...]:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What is measured, and how; all that a time depends on but the machine's mood.
+
+    Attributes:
+        conditions: Of the workbench, whose own digest leaves out how thorough they are.
+    """
+
+    drafts: tuple[Draft, ...]
+    request: Request
+    conditions: Conditions
+    bench: Workbench
+
+    @property
+    def names(self) -> list[str]:
+        """Of the drafts."""
+        return [draft.name for draft in self.drafts]
+
+    def instruments(self) -> Instruments:
+        """What measures them in this process."""
+        files = {each.name: (self.bench.file(each.graph), each.variant()) for each in self.drafts}
+        return Instruments(files, self.request, self.conditions, self.bench.told)
+
+
+def race_drafts(measured: Measured) -> Timings:
+    """Compares drafts; see `headrace.timing.race`."""
+    return measured.instruments().race(measured.names)
+
+
+def weigh_drafts(measured: Measured) -> Mapping[str, Footprint]:
+    """What loading each draft costs."""
+    return measured.instruments().weigh(measured.names)
+
+
+def curve_drafts(measured: Measured) -> Timings:
+    """The points beyond the race; see `headrace.timing.curves`."""
+    return measured.instruments().curve(measured.names)
+
+
+@dataclass(frozen=True)
 class _Measures:
     """Times drafts; what was timed under equal conditions before is not timed again."""
 
@@ -201,46 +243,26 @@ class _Measures:
 
     def race(self, names: Sequence[str]) -> Timings:
         """See `headrace.profile.Measures`."""
-        return self.run.cached("race", race_drafts, self._named(names), self._request, self.bench)
+        return self._cached("race", race_drafts, names)
 
     def weigh(self, names: Sequence[str]) -> Mapping[str, Footprint]:
         """See `headrace.profile.Measures`."""
-        return self.run.cached("weigh", weigh_drafts, self._named(names), self._request, self.bench)
+        return self._cached("weigh", weigh_drafts, names)
 
     def curve(self, names: Sequence[str]) -> Timings:
         """See `headrace.profile.Measures`."""
-        return self.run.cached("curve", curve_drafts, self._named(names), self._request, self.bench)
+        return self._cached("curve", curve_drafts, names)
 
-    @property
-    def _request(self) -> Request:
-        batched = self.model.graph.batched
-        return Request(typical_case(self.model.cases).inputs, batched=batched)
-
-    def _named(self, names: Sequence[str]) -> tuple[Draft, ...]:
+    def _cached(self, name: str, step: Callable[[Measured], T], names: Sequence[str]) -> T:
         by_name = {draft.name: draft for draft in self.drafts}
-        return tuple(by_name[name] for name in names)
-
-
-def race_drafts(drafts: tuple[Draft, ...], request: Request, bench: Workbench) -> Timings:
-    """Compares drafts; see `headrace.timing.race`."""
-    return _instruments(drafts, request, bench).race([draft.name for draft in drafts])
-
-
-def weigh_drafts(
-    drafts: tuple[Draft, ...], request: Request, bench: Workbench
-) -> Mapping[str, Footprint]:
-    """What loading each draft costs."""
-    return _instruments(drafts, request, bench).weigh([draft.name for draft in drafts])
-
-
-def curve_drafts(drafts: tuple[Draft, ...], request: Request, bench: Workbench) -> Timings:
-    """The points beyond the race; see `headrace.timing.curves`."""
-    return _instruments(drafts, request, bench).curve([draft.name for draft in drafts])
-
-
-def _instruments(drafts: Sequence[Draft], request: Request, bench: Workbench) -> Instruments:
-    files = {draft.name: (bench.file(draft.graph), draft.variant()) for draft in drafts}
-    return Instruments(files, request, bench.conditions, bench.told)
+        inputs, batched = typical_case(self.model.cases).inputs, self.model.graph.batched
+        measured = Measured(
+            drafts=tuple(by_name[each] for each in names),
+            request=Request(inputs, batched=batched),
+            conditions=self.bench.conditions,
+            bench=self.bench,
+        )
+        return self.run.cached(name, step, measured)
 
 
 def _prove(run: Runner, job: Job, model: Model, drafts: Sequence[Draft]) -> dict[str, Proof]:

@@ -13,7 +13,7 @@ def finish(model: ir.Model | onnx.ModelProto, source: Graph) -> Graph:
     """The graph that came of another, under the same names and axes.
 
     Args:
-        source: Whose inputs and outputs these are, in the same order.
+        source: Whose inputs these are, by name, and whose outputs, in the same order.
 
     Raises:
         CheckError: It is not valid ONNX.
@@ -21,7 +21,8 @@ def finish(model: ir.Model | onnx.ModelProto, source: Graph) -> Graph:
     changed = model if isinstance(model, ir.Model) else ir.from_proto(model)
     RemoveUnusedNodesPass()(changed)
     TopologicalSortPass()(changed)
-    inputs = [spec.name for spec in source.inputs]
+    # Not the declared order: a graph may take its inputs in another, and keeps it.
+    inputs = [str(value.name) for value in changed.graph.inputs]
     rename(changed, inputs, [spec.name for spec in source.outputs])
     strip(changed)
     for value, spec in zip(changed.graph.outputs, source.outputs, strict=True):

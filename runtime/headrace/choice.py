@@ -7,7 +7,7 @@ from headrace.bundle.manifest import Variant
 from headrace.bundle.measurement import Measurement
 from headrace.bundle.open import Bundle
 from headrace.engine.session import CPU
-from headrace.errors import CheckError
+from headrace.errors import CheckError, MissingError
 from headrace.hardware import Hardware
 from headrace.profile import (
     Conditions,
@@ -56,6 +56,7 @@ def choose_variant(
     Raises:
         UsageError: The bundle has no variant of the name, or of the one that was measured best.
         CheckError: None of its variants runs here.
+        MissingError: What was measured now cannot be written down.
         BundleError: A measurement in the bundle cannot be read.
     """
     if wanted:
@@ -75,7 +76,14 @@ def _measure(
 ) -> Measurement:
     made = measure_bundle(bundle, Conditions(hardware, QUICK, provider), told=told)
     if home is not None and made.selection.choices:
-        write_measurement(remembered(home, bundle, hardware, provider), made)
+        path = remembered(home, bundle, hardware, provider)
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_measurement(path, made)
+        except OSError as error:
+            raise MissingError(
+                "profile.write", f"{path} cannot be written: {error.strerror or error}"
+            ) from error
     return made
 
 

@@ -74,14 +74,14 @@ def measure_footprint(
 
 def write_inputs(path: Path, inputs: Mapping[str, Array]) -> None:
     """Writes one request for `measure_footprint`."""
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **inputs)
+    # By place: as keywords, some names would be taken for np.savez's own.
+    np.savez(path, *inputs.values(), names=np.array(list(inputs), dtype=np.str_))
 
 
 def _measure(request: Mapping[str, str | int]) -> Footprint:
     variant = Variant.model_validate_json(json.dumps(request["variant"]))
     with np.load(str(request["inputs"]), allow_pickle=False) as archive:
-        inputs = {name: archive[name] for name in archive.files}
+        inputs = {str(name): archive[f"arr_{at}"] for at, name in enumerate(archive["names"])}
     # Engines are imported before: every process has its engine, whatever it loads.
     load_onnxruntime()
     if variant.engine == "openvino":

@@ -1,5 +1,6 @@
 """Measures a bundle's variants on this machine, and remembers what follows from it."""
 
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -270,16 +271,14 @@ def write_measurement(path: Path, measurement: Measurement) -> None:
         OSError: The disk is full or not writable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            file.write(measurement.model_dump_json(indent=1) + "\n")
-            file.flush()
-            Path(file.name).rename(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    # Not a temporary file of the system's: those are for their owner alone, and a bundle is read
+    # by whoever serves it.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        partial.write_text(measurement.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def remembered(home: Path, bundle: Bundle, hardware: Hardware, provider: str = CPU) -> Path:

@@ -47,7 +47,7 @@ class Effort:
     Attributes:
         race: Batch sizes at which all contenders are compared, on every number of threads.
         curve: Batch sizes of those that won somewhere, and of the most precise. Empty leaves out
-            all but the race: side by side, load and memory too.
+            all but the race: side by side, load, and memory unless it is limited.
         rounds: Of one point, at least and at most.
         block_s: How long one contender runs in one round.
         close: Contenders whose interval lies within this much of the fastest are equal.
@@ -279,7 +279,8 @@ def _decided(
         if name == leader:
             continue
         ratio = ratio_interval(medians[name], medians[leader])
-        if ratio.low <= 1 and ratio.high >= 1 + close:
+        near = ratio.low > 1 / (1 + close) and ratio.high < 1 + close
+        if ratio.low <= 1 <= ratio.high and not near:
             return False
     return True
 

@@ -119,6 +119,25 @@ def test_another_machines_measurement_does_not_fit(
     assert find_measurement(bundle, HERE, CPU, tmp_path) == measured
 
 
+def test_a_measurement_is_as_readable_as_the_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    """Whoever serves a bundle need not be who measured it; the home is the owner's alone."""
+    home = tmp_path / "home"
+    choose_variant(bundle, HERE, home=home)
+    written = remembered(home, bundle, HERE)
+    (tmp_path / "plain").touch()
+    assert written.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert home.stat().st_mode & 0o077 == 0
+
+
+def test_inputs_of_any_name_are_weighed(tmp_path: Path) -> None:
+    """Names that NumPy's own arguments have are names like others."""
+    path = tmp_path / "request.npz"
+    write_inputs(path, {"file": np.ones(2), "allow_pickle": np.zeros(1), "x.y": np.ones(3)})
+    with np.load(path, allow_pickle=False) as archive:
+        assert archive["names"].tolist() == ["file", "allow_pickle", "x.y"]
+        assert archive["arr_2"].tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     "content", ["", "{}", '{"schema_version": 2}', "[" * 100_000], ids=range(4)
 )

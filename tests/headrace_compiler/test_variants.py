@@ -18,6 +18,7 @@ from headrace.engine.model import load_model
 from headrace.errors import BundleError, CheckError, HeadraceError, UsageError
 from headrace.hardware import detect_hardware
 from headrace.profile import measurement_name, read_measurement, write_measurement
+from headrace.timing import Effort
 from headrace_compiler.build import Built, Caching, Silent, StepRecord, build
 
 RECIPE = """
@@ -239,6 +240,22 @@ def test_a_changed_budget_reruns_only_what_depends_on_it(
     assert built.measurement is not None
     assert again.measurement.candidates == built.measurement.candidates
     assert again.measurement.limits.accuracy_loss == 0.006
+
+
+def test_a_more_thorough_measurement_is_made_anew(
+    built: Built, tmp_path: Path, caching: Caching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was timed quickly does not stand in for what is to be timed in full."""
+    thorough = Effort(race=(1, 2), curve=(), rounds=(7, 7), block_s=0.001)
+    monkeypatch.setattr("headrace_compiler.build.FULL", thorough)
+    ear = Ear()
+    again = build(write(tmp_path), out=tmp_path, measure="full", caching=caching, progress=ear)
+    assert set(ear.ran) <= LIVE | {"race", "package"}
+    assert "race" in ear.ran
+    assert built.measurement is not None
+    assert again.measurement is not None
+    batches = {timing.point.batch for timing in again.measurement.candidates[0].timings}
+    assert batches == {1, 2}
 
 
 def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path) -> None:

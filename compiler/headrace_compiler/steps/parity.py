@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from headrace.bundle.manifest import Parity, Tolerance
-from headrace.engine.session import OrtSession
+from headrace.engine.session import OrtSession, Session
 from headrace.errors import CheckError, InternalError
 from headrace.tensors import Array
 from headrace_compiler.batches import compose
-from headrace_compiler.compare import Worst, compare
+from headrace_compiler.compare import compare
 from headrace_compiler.graph import Graph
 from headrace_compiler.recipe import Budget, Recipe
-from headrace_compiler.source import Source, check_outputs
+from headrace_compiler.source import Against, Source, check_outputs
 from headrace_compiler.steps.samples import Samples
 
 BATCH_SIZES = (1, 2, 3, 7)
@@ -51,16 +53,63 @@ def parity(references: Sequence[Reference], source: Source, graph: Graph, budget
         CheckError: An output differs by more than the budget.
     """
     session = OrtSession(graph.content, threads=1)
-    errors = [
-        _compare(session, each.rows, each.inputs, each.outputs, budget.parity).error
-        for each in references
-    ]
+    try:
+        largest = largest_error(session, references, budget.parity)
+    except ValueError as error:
+        raise CheckError(
+            "parity.failed",
+            f"the graph does not compute what the model computes: {error}",
+            "a Python branch on a shape is fixed when the model is captured; if the model is right"
+            " and the difference is rounding, widen the recipe's budget",
+        ) from error
+    return parity_record(VARIANT, source.reference, references, largest)
+
+
+def parity_record(
+    variant: str, against: Against, references: Sequence[Reference], largest: float
+) -> Parity:
+    """The record of a comparison."""
     return Parity(
-        variant=VARIANT,
-        reference=source.reference,
+        variant=variant,
+        reference=against,
         batch_sizes=tuple(sorted({each.rows for each in references})),
-        max_absolute_error=max(errors),
+        max_absolute_error=largest,
     )
+
+
+def largest_error(session: Session, references: Sequence[Reference], tolerance: Tolerance) -> float:
+    """The largest difference between a session's answers and the source model's.
+
+    Raises:
+        ValueError: One lies outside the tolerance, is no number, or has another shape or dtype;
+            the message says where.
+    """
+    return max(
+        compare_at(session, f"at batch size {each.rows}", each.inputs, each.outputs, tolerance)
+        for each in references
+    )
+
+
+def compare_at(
+    session: Session,
+    where: str,
+    inputs: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    tolerance: Tolerance,
+) -> float:
+    """The largest difference of one answer; see `largest_error`."""
+    try:
+        worst = compare(expected, session.run(inputs), tolerance)
+    except (ValueError, InternalError) as error:
+        raise ValueError(f"{where}, {error}") from error
+    if worst.excess > 0 or not np.isfinite(worst.error):
+        raise ValueError(
+            f"{where}, output '{worst.output}' at {list(worst.index)} is"
+            f" {worst.got:.6g} and should be {worst.expected:.6g}: off by"
+            f" {abs(worst.got - worst.expected):.3g}, more than {tolerance.absolute:g} +"
+            f" {tolerance.relative:g} of the value"
+        )
+    return worst.error
 
 
 def _batches(samples: Samples, *, batched: bool) -> Iterator[tuple[int, Mapping[str, Array]]]:
@@ -79,33 +128,3 @@ def _batches(samples: Samples, *, batched: bool) -> Iterator[tuple[int, Mapping[
 
 def _tails(sample: Mapping[str, Array]) -> tuple[tuple[int, ...], ...]:
     return tuple(array.shape[1:] for array in sample.values())
-
-
-def _compare(
-    session: OrtSession,
-    rows: int,
-    inputs: Mapping[str, Array],
-    expected: Mapping[str, Array],
-    tolerance: Tolerance,
-) -> Worst:
-    try:
-        worst = compare(expected, session.run(inputs), tolerance)
-    except (ValueError, InternalError) as error:
-        raise _failed(f"at batch size {rows}, {error}") from error
-    if worst.excess > 0:
-        raise _failed(
-            f"at batch size {rows}, output '{worst.output}' at {list(worst.index)} is"
-            f" {worst.got:.6g} and should be {worst.expected:.6g}: off by"
-            f" {abs(worst.got - worst.expected):.3g}, more than {tolerance.absolute:g} +"
-            f" {tolerance.relative:g} of the value"
-        )
-    return worst
-
-
-def _failed(what: str) -> CheckError:
-    return CheckError(
-        "parity.failed",
-        f"the graph does not compute what the model computes: {what}",
-        "a Python branch on a shape is fixed when the model is captured; if the model is right and"
-        " the difference is rounding, widen the recipe's budget",
-    )

@@ -1,19 +1,21 @@
 """Compares every draft with the source model, at several batch sizes and on the golden cases."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from headrace.bundle.golden import GoldenCase
 from headrace.bundle.manifest import Parity, Tolerance
-from headrace.engine.session import Session
 from headrace.errors import BundleError, InternalError, MissingError
-from headrace.tensors import Array
-from headrace_compiler.compare import compare
 from headrace_compiler.drafts import Draft, Workbench
 from headrace_compiler.source import Against
-from headrace_compiler.steps.parity import Reference
+from headrace_compiler.steps.parity import (
+    Reference,
+    compare_at,
+    largest_error,
+    parity_record,
+)
 
 _ANYTHING = Tolerance(absolute=float(np.finfo(np.float32).max), relative=0.0)
 
@@ -64,43 +66,12 @@ def _prove(
     tolerance = budget if draft.precision == "fp32" else _ANYTHING
     try:
         session = bench.open(draft, threads=1)
-        largest = max(
-            _error(session, f"at batch size {each.rows}", each.inputs, each.outputs, tolerance)
-            for each in references
-        )
+        largest = largest_error(session, references, tolerance)
         golden = max(
-            _error(session, f"on golden case {number}", case.inputs, case.outputs, tolerance)
+            compare_at(session, f"on golden case {number}", case.inputs, case.outputs, tolerance)
             for number, case in enumerate(cases)
         )
     except (MissingError, BundleError, InternalError, ValueError) as error:
         return Proof(draft.name, None, 0.0, {}, str(error))
-    parity = Parity(
-        variant=draft.name,
-        reference=against,
-        batch_sizes=_sizes(references),
-        max_absolute_error=largest,
-    )
+    parity = parity_record(draft.name, against, references, largest)
     return Proof(draft.name, parity, golden, dict(session.placement), "")
-
-
-def _error(
-    session: Session,
-    where: str,
-    inputs: Mapping[str, Array],
-    expected: Mapping[str, Array],
-    tolerance: Tolerance,
-) -> float:
-    try:
-        worst = compare(expected, session.run(inputs), tolerance)
-    except (ValueError, InternalError) as error:
-        raise ValueError(f"{where}, {error}") from error
-    if worst.excess > 0 or not np.isfinite(worst.error):
-        raise ValueError(
-            f"{where}, output '{worst.output}' is off by {worst.error:.3g},"
-            f" more than {tolerance.absolute:g} + {tolerance.relative:g} of the value"
-        )
-    return worst.error
-
-
-def _sizes(references: Iterable[Reference]) -> tuple[int, ...]:
-    return tuple(sorted({each.rows for each in references}))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from headrace.bundle.measurement import Candidate, Measurement
 from headrace.bundle.open import open_bundle
@@ -61,13 +61,17 @@ def shown_progress() -> Iterator[Told]:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=err()
     ) as bar:
-        task = bar.add_task("measure", total=1)
+        task: TaskID | None = None
 
         def told(what: str, done: int, of: int) -> None:
+            nonlocal task
+            if task is None:  # no bar where nothing is measured
+                task = bar.add_task(what, total=1)
             bar.update(task, description=what, completed=done, total=max(of, 1))
 
         yield told
-        bar.update(task, completed=1, total=1)
+        if task is not None:
+            bar.update(task, description="measured", completed=1, total=1)
 
 
 def print_measurement(found: Measurement) -> None:
