@@ -21,6 +21,7 @@ from headrace_compiler.datasets import Data, Dataset, draw_data
 from headrace_compiler.loading import importable, load_recipe
 from headrace_compiler.metrics import Metric, Rows, accuracy, metric_of
 from headrace_compiler.recipe import Recipe
+from headrace_compiler.steps.quantize_nncf import load_nncf, silenced
 
 SAMPLES = 300
 """That NNCF looks at, by its default."""
@@ -142,15 +143,15 @@ def _ort_static(graph: Path, calibration: Dataset, out: Path) -> Path:
 
 def _nncf(graph: Path, calibration: Dataset, out: Path, bundle: Bundle) -> Path:
     """NNCF as its guide says: a transformer is said to be one, all else is its default."""
-    ov = load_openvino()  # before nncf, so that neither reports its use
-    import nncf  # noqa: PLC0415 - it takes seconds
-
+    ov = load_openvino()
     takes_ids = any(spec.datatype == "INT64" for spec in bundle.manifest.inputs)
-    made: Any = nncf.quantize(
-        ov.Core().read_model(str(graph)),
-        nncf.Dataset(list(calibration)),
-        subset_size=SAMPLES,
-        model_type=nncf.ModelType.TRANSFORMER if takes_ids else None,
-    )
+    with silenced():
+        nncf = load_nncf()
+        made: Any = nncf.quantize(
+            ov.Core().read_model(str(graph)),
+            nncf.Dataset(list(calibration)),
+            subset_size=SAMPLES,
+            model_type=nncf.ModelType.TRANSFORMER if takes_ids else None,
+        )
     ov.save_model(made, out)
     return out

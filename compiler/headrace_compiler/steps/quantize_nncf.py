@@ -68,8 +68,8 @@ def quantize_nncf(
             "there are no samples to calibrate with",
             "let the recipe's calibration() return some",
         )
-    with Translated(_fault), muted(), _silenced():
-        nncf = _load_nncf()
+    with Translated(_fault), muted(), silenced():
+        nncf = load_nncf()
         with seeded(seed):
             made = nncf.quantize(
                 onnx.ModelProto.FromString(graph.content),
@@ -96,7 +96,15 @@ def _by_tensor(nncf: ModuleType) -> object:
     return module.QuantizationParameters(per_channel=False)
 
 
-def _load_nncf() -> ModuleType:
+def load_nncf() -> ModuleType:
+    """The nncf module, kept from telling its maker that it was used.
+
+    Importing it sets the class of everybody's loggers: do it inside `silenced`.
+
+    Raises:
+        MissingError: It is not installed.
+        UsageError: Something imported it before, and it would report.
+    """
     if importlib.util.find_spec("nncf") is None:
         raise MissingError(
             "extra.compiler",
@@ -131,7 +139,7 @@ def _unimportable(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Keeps NNCF's log to itself, and the class of other people's loggers as it was."""
     logger, kind = logging.getLogger("nncf"), logging.getLoggerClass()
     level = logger.level
