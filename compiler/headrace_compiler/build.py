@@ -32,7 +32,17 @@ Measure = Literal["full", "quick", "none"]
 """How thoroughly to look for variants: `quick` times a few points only, and `none` packs the fp32
 graph alone, with nothing to choose."""
 
-_NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "nncf", "datasketches")
+_NEEDED = (
+    "torch",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "onnxruntime",
+    "nncf",
+    "datasketches",
+    "numba",
+    "ziglang",
+)
 
 
 class Progress(Protocol):

@@ -13,7 +13,9 @@ from headrace.hardware import installed_version
 _DISTRIBUTIONS = (
     "datasketches",
     "headrace",
+    "llvmlite",
     "nncf",
+    "numba",
     "numpy",
     "onnx",
     "onnx-ir",
@@ -23,6 +25,7 @@ _DISTRIBUTIONS = (
     "pillow",
     "simplejpeg",
     "torch",
+    "ziglang",
 )
 
 

@@ -15,6 +15,7 @@ from headrace_compiler.drafts import (
 )
 from headrace_compiler.evidence import Evidence, gather, only
 from headrace_compiler.job import Job, Model, Runner
+from headrace_compiler.kernels.lower import compile_kernels
 from headrace_compiler.quantizable import quantizable
 from headrace_compiler.steps.best_ranges import best_ranges
 from headrace_compiler.steps.calibrate import METHODS, calibrate
@@ -153,8 +154,10 @@ def _nncf(run: Runner, job: Job, static: Static, data: Data, *, transformer: boo
 
 
 def _pack(run: Runner, job: Job, model: Model, evidence: Evidence) -> Package:
+    spec = job.recipe.preprocessing
+    kernels = {} if spec is None else run.cached("kernels", compile_kernels, spec)
     sketches = run("sketch", _sketch, model)
-    return run("package", package, job, model, evidence, sketches, run.seconds)
+    return run("package", package, job, model, evidence, kernels, sketches, run.seconds)
 
 
 def _sketch(model: Model) -> tuple[Sketch, ...]:

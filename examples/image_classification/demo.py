@@ -78,18 +78,19 @@ def ask_grpc(client: tritonclient.grpc.InferenceServerClient, photograph: bytes)
     return client.infer(MODEL, [image])
 
 
-def stage_sums(url: str) -> dict[str, float]:
-    """The seconds spent in each stage since the service started, from its metrics."""
+def total(url: str, metric: str, label: str = "") -> float:
+    """The sum of a metric's samples that have a label."""
     with urllib.request.urlopen(f"{url}/metrics") as response:  # noqa: S310 - our own service
         lines = response.read().decode().splitlines()
-    return {
-        stage: sum(
-            float(line.rpartition(" ")[2])
-            for line in lines
-            if line.startswith("headrace_stage_seconds_sum") and f'stage="{stage}"' in line
-        )
-        for stage in STAGES
-    }
+    found = [line for line in lines if line.startswith(f"{metric}{{")]
+    if not found:
+        raise SystemExit(f"the service has no metric {metric}")
+    return sum(float(line.rpartition(" ")[2]) for line in found if label in line)
+
+
+def stage_sums(url: str) -> dict[str, float]:
+    """The seconds spent in each stage since the service started, from its metrics."""
+    return {stage: total(url, "headrace_stage_seconds_sum", f'stage="{stage}"') for stage in STAGES}
 
 
 def show(photograph: str, road: str, answer: Any, took: float, stages: dict[str, float]) -> str:  # noqa: ANN401
@@ -127,6 +128,10 @@ def ask_everything(service: dict[str, Any]) -> None:
             raise SystemExit(f"{name} was taken for {best}, and not for a kind of {expected}")
     http.close()
     grpc.close()
+    slow = total(url, "headrace_reference_rows_total")
+    console.print(f"photographs prepared by NumPy and not by the native kernel: {slow:.0f}")
+    if slow:
+        raise SystemExit("the bundle's native kernel was not used")
 
 
 def main() -> None:

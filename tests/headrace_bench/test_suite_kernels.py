@@ -13,7 +13,7 @@ from headrace.hardware import detect_hardware
 from headrace.preprocess.decode import Pixels
 from headrace.preprocess.reference import Floats, prepare_image
 from headrace_bench.contest import Contest, Effort, run_contest
-from headrace_bench.own import SPEC, open_kernel
+from headrace_bench.own_kernel import SPEC, open_kernel
 from headrace_bench.peers import CROP, Prepare, geometry, kernel_workload, normalizer
 from headrace_bench.peers.environments import inspect_environment, select_peers
 from headrace_bench.process import Contestant
@@ -52,8 +52,8 @@ def test_peers_agree_and_missing_ones_say_so(tmp_path: Path) -> None:
     (contest,) = kernels.contests(options(tmp_path, "opencv", *HERE))
     assert contest.case == "1280x720-t1"
     results = run(replace(contest, contestants=tuple(map(here, contest.contestants))))
-    assert list(results) == ["headrace", "pillow", "opencv", "torch-resize"]
-    for name in ("headrace", *HERE):
+    assert list(results) == ["headrace", "copy", "pillow", "opencv", "torch-resize"]
+    for name in ("headrace", "copy", *HERE):
         assert results[name].status == "ok", results[name].reason
         assert results[name].metric("latency_p50") is not None
     assert results["opencv"].status == "missing"
@@ -61,10 +61,11 @@ def test_peers_agree_and_missing_ones_say_so(tmp_path: Path) -> None:
     assert {"headrace", "numpy"} <= results["headrace"].versions.keys()
 
 
-def test_batches_are_shared_out_among_threads(tmp_path: Path) -> None:
-    """Every image of a batch is prepared, on as many threads as there are."""
+@pytest.mark.parametrize("encoded", [False, True])
+def test_batches_are_shared_out_among_threads(tmp_path: Path, *, encoded: bool) -> None:
+    """Every image of a batch is prepared, decoded before if it is a file, on the threads there."""
     peers = [(peer, inspect_environment(peer, tmp_path)) for peer in select_peers("kernels", HERE)]
-    contest = kernels._contest(tmp_path, SIZE, peers)
+    contest = kernels._contest(tmp_path, replace(SIZE, encoded=encoded), peers)
     results = run(replace(contest, contestants=tuple(map(here, contest.contestants))))
     assert {name: each.reason for name, each in results.items() if each.status != "ok"} == {}
     assert results["pillow"].parameters["batch"] == 3
@@ -76,18 +77,31 @@ def test_wrong_answer_fails_with_a_sentence(tmp_path: Path) -> None:
     expected = Path(str(contest.contestants[0].arguments["expected"]))
     np.save(expected, np.load(expected)[:, ::-1])
     results = run(replace(contest, contestants=tuple(map(here, contest.contestants))))
+    assert results.pop("copy").status == "ok"  # it answers nothing
     for result in results.values():
         assert (result.status, result.metrics) == ("failed", ())
         assert "/255 from the reference, and may be off by" in result.reason
 
 
 def test_sizes_are_run_with_and_without_threads() -> None:
-    """The full suite has two sizes and a batch, each on one thread and on two."""
+    """The full suite has two sizes and a batch, as pixels and as files, on one and two threads."""
     cases = {size.name: size for size in kernels.SIZES}
-    sizes = ("1280x720", "4000x3000", "1280x720-b32")
+    sizes = [
+        f"{size}{kind}"
+        for size in ("1280x720", "4000x3000", "1280x720-b32")
+        for kind in ("", "-jpeg")
+    ]
     assert set(cases) == {f"{size}-t{threads}" for size in sizes for threads in (1, 2)}
+    assert cases["4000x3000-jpeg-t1"] == kernels.Size(
+        "4000x3000-jpeg-t1", 3000, 4000, 1, 1, encoded=True
+    )
     assert cases["4000x3000-t2"] == kernels.Size("4000x3000-t2", 3000, 4000, 1, 2)
     assert cases["1280x720-b32-t1"] == kernels.Size("1280x720-b32-t1", 720, 1280, 32, 1)
+
+
+def unused(_: bytes) -> Pixels:
+    """A decoder where nothing is encoded."""
+    raise AssertionError
 
 
 def skewed(top: int, left: int, resampling: Image.Resampling) -> Prepare:
@@ -116,10 +130,10 @@ def test_image_shows_a_wrong_crop_and_a_wrong_filter(
     tmp_path: Path, prepare: Prepare, *, wrong: bool
 ) -> None:
     """A crop that is off by a pixel, or a resize that does not antialias, is found out."""
-    files = kernels._files(tmp_path, replace(SIZE, height=720, width=1280))
+    files = kernels.kernel_files(tmp_path, replace(SIZE, height=720, width=1280))
 
     def make() -> None:
-        kernel_workload(prepare, **files, threads=1, batch=1, tolerance=1.5)
+        kernel_workload(prepare, unused, **files, threads=1, batch=1, tolerance=1.5)
 
     if wrong:
         with pytest.raises(SystemExit, match="a pixel is off by"):
@@ -143,12 +157,15 @@ def test_reference_is_what_torch_computes_in_float32(height: int, width: int) ->
     mean = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
     expected = ((resized / 255 - mean) / std).numpy()
-    np.testing.assert_allclose(prepare_image(image, SPEC), expected, atol=1e-4)
+    np.testing.assert_allclose(prepare_image(image, SPEC).astype(np.float32), expected, atol=1e-4)
 
 
 def test_headrace_prepares_every_row(tmp_path: Path) -> None:
     """The contestant of headrace itself works on the whole batch, and counts its rows."""
-    workload = open_kernel(**kernels._files(tmp_path, SIZE), threads=2, batch=3)
+    library = str(kernels.kernel_library(tmp_path))
+    workload = open_kernel(
+        **kernels.kernel_files(tmp_path, SIZE), threads=2, batch=3, library=library
+    )
     block = workload.block(0.0, 1)
     assert (block.rows, block.errors) == (3, 0)
     assert workload.facts()["memory_mb"] > 0

@@ -130,6 +130,21 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
     assert {"latency_p50", "memory"} <= {metric.name for metric in result.metrics}
 
 
+def test_a_first_tensor_is_timed_natively_and_compiled_on_the_spot(tmp_path: Path) -> None:
+    """Both processes make the tensor of the reference; one that does not is not measured."""
+    (contest,) = coldstart.contests(options(tmp_path, GOOD, coldstart.TENSOR))
+    results = run_contest(contest, SHORT, detect_hardware())
+    assert [(each.contestant, each.status, each.reason) for each in results] == [
+        ("headrace", "ok", ""),
+        ("numba-jit", "ok", ""),
+    ]
+    expected = Path(str(contest.contestants[0].arguments["expected"]))
+    np.save(expected, np.load(expected) + 1)
+    for each in run_contest(contest, SHORT, detect_hardware()):
+        assert (each.status, each.metrics) == ("failed", ())
+        assert "the tensor is off by" in each.reason
+
+
 def test_sizes_are_those_of_files(tmp_path: Path) -> None:
     """A directory weighs what its files weigh, links not counted twice."""
     (tmp_path / "a").mkdir()

@@ -13,6 +13,7 @@ if ! command -v npm >/dev/null; then missing="$missing npm"; fi
 if ! command -v java >/dev/null || ! [ -f /usr/share/java/groovy-all.jar ]; then
   missing="$missing groovy default-jre-headless"
 fi
+if ! command -v qemu-aarch64 >/dev/null; then missing="$missing qemu-user"; fi
 if ! [ -d /usr/share/datasets/fashion-mnist ]; then missing="$missing dataset-fashion-mnist"; fi
 if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi
 if [ -n "$missing" ]; then

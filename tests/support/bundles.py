@@ -12,7 +12,16 @@ from PIL import Image
 
 from headrace.bundle.digest import hash_bytes
 from headrace.bundle.golden import GoldenCase, encode_cases
-from headrace.bundle.manifest import GOLDEN, Lineage, Manifest, Parity, Tolerance, Variant
+from headrace.bundle.manifest import (
+    GOLDEN,
+    KERNELS,
+    KernelEntry,
+    Lineage,
+    Manifest,
+    Parity,
+    Tolerance,
+    Variant,
+)
 from headrace.bundle.write import package_files, write_bundle
 from headrace.postprocess.spec import TopK
 from headrace.preprocess.reference import prepare
@@ -126,22 +135,40 @@ def linear_bundle(
     return path
 
 
-def image_bundle(directory: Path, *, golden: bytes | None = None) -> Path:
-    """A bundle of `image_model` with preprocessing and a labelled top 2."""
+def image_bundle(
+    directory: Path,
+    *,
+    golden: bytes | None = None,
+    kernels: Mapping[str, bytes] | None = None,
+) -> Path:
+    """A bundle of `image_model` with preprocessing and a labelled top 2.
+
+    Args:
+        kernels: Native libraries by target; a bundle of schema version 1 if there are none.
+    """
     raw = png(7)
     pixels = prepare(PREPROCESSING, [raw])
     logits = pixels.mean(axis=(2, 3)) @ WEIGHT
     case = GoldenCase(raw={"image": raw}, inputs={"pixels": pixels}, outputs={"logits": logits})
-    return linear_bundle(
-        directory,
-        model=image_model(),
-        golden=encode_cases([case]) if golden is None else golden,
+    golden = encode_cases([case]) if golden is None else golden
+    entries = tuple(
+        KernelEntry(target=target, path=f"{KERNELS}{target}.so") for target in kernels or ()
+    )
+    files, fields = parts(
+        image_model(),
+        golden,
         name="image",
         inputs=(TensorSpec(name="pixels", datatype="FP32", shape=("batch", 3, 6, 6)),),
         outputs=(TensorSpec(name="logits", datatype="FP32", shape=("batch", 4)),),
         preprocessing=PREPROCESSING,
         postprocessing=TopK(output="logits", k=2, labels=LABELS),
+        schema_version=2 if entries else 1,
+        kernels=entries,
     )
+    files |= {f"{KERNELS}{target}.so": library for target, library in (kernels or {}).items()}
+    fields["files"] = {path: hash_bytes(content) for path, content in files.items()}
+    path, _ = write_bundle(directory, Manifest.model_validate(fields), files)
+    return path
 
 
 def slow_model(layers: int = 400) -> bytes:

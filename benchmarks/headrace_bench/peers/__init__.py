@@ -10,7 +10,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from headrace_bench.measure import Repeated
 
@@ -29,6 +30,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Prepare = Callable[["Pixels", "Floats"], object]
 """Prepares one image, uint8 (height, width, 3), into a float32 (3, 224, 224)."""
+Decode = Callable[[bytes], "Pixels"]
+"""Decodes a JPEG to uint8 (height, width, 3), red, green, blue."""
+JPEG = ".jpg"
+DECODED = 1.0
+"""How far two decoders may be apart, in units of 1/255: they round differently."""
 Load = Callable[["Arrays", Sequence[str]], Callable[[], Sequence["Array"]]]
 """Loads a model for these inputs; what it returns runs it, and gives the outputs of these names."""
 
@@ -57,34 +63,62 @@ def normalizer() -> Callable[["Pixels", "Floats"], None]:
 
 
 def kernel_workload(
-    prepare: Prepare, *, image: str, expected: str, threads: int, batch: int, tolerance: float
+    prepare: Prepare,
+    decode: Decode,
+    *,
+    image: str,
+    expected: str,
+    threads: int,
+    batch: int,
+    tolerance: float,
 ) -> Repeated:
     """Preprocessing of a batch, each image in memory of its own; checked before it is measured.
 
     Args:
         prepare: Of one image; called from `threads` threads at once where there is a batch.
-        image: A .npy of uint8, shape (height, width, 3).
+        decode: Of one image, called before it where the image is a file.
+        image: A .npy of uint8, shape (height, width, 3), or a .jpg.
         expected: A .npy of float32, shape (3, 224, 224).
-        tolerance: How far any value may lie from what is expected, in units of 1/255.
+        tolerance: How far any value may lie from what is expected, in units of 1/255; where
+            the image is decoded, `DECODED` more.
 
     Raises:
         SystemExit: The answer is wrong.
     """
+    if image.endswith(JPEG):
+        content = Path(image).read_bytes()
+
+        def decoded(file: bytes, out: "Floats") -> None:
+            prepare(decode(file), out)
+
+        files = [content] * batch
+        return _checked(decoded, files, expected, threads, tolerance + DECODED)
     import numpy as np
 
     pixels = np.load(image, allow_pickle=False)
-    images = [pixels.copy() for _ in range(batch)]
-    out = np.full((batch, 3, CROP, CROP), np.nan, np.float32)
-    if batch == 1 or threads == 1:
+    return _checked(prepare, [pixels.copy() for _ in range(batch)], expected, threads, tolerance)
+
+
+def _checked(
+    prepare: Callable[[Any, "Floats"], object],
+    sources: Sequence[object],
+    expected: str,
+    threads: int,
+    tolerance: float,
+) -> Repeated:
+    import numpy as np
+
+    out = np.full((len(sources), 3, CROP, CROP), np.nan, np.float32)
+    if len(sources) == 1 or threads == 1:
 
         def operation() -> None:
-            for row in range(batch):
-                prepare(images[row], out[row])
+            for source, row in zip(sources, out, strict=True):
+                prepare(source, row)
     else:
         pool = ThreadPoolExecutor(threads)
 
         def operation() -> None:
-            for _ in pool.map(prepare, images, out):
+            for _ in pool.map(prepare, sources, out):
                 pass
 
     operation()
@@ -95,7 +129,7 @@ def kernel_workload(
             f"a pixel is off by {error:.3g}/255 from the reference,"
             f" and may be off by {tolerance:.3g}/255"
         )
-    return Repeated(operation, rows=batch, facts={})
+    return Repeated(operation, rows=len(sources), facts={})
 
 
 def model_workload(

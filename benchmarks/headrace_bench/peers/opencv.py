@@ -19,7 +19,7 @@ triangle."""
 
 def open_kernel(*, image: str, expected: str, threads: int, batch: int) -> "Workload":
     """Its own threads resize one image; the images of a batch are shared out instead."""
-    cv2 = import_module("cv2")
+    cv2, numpy = import_module("cv2"), import_module("numpy")
     cv2.setNumThreads(threads if batch == 1 else 1)
     normalize = normalizer()
 
@@ -28,6 +28,17 @@ def open_kernel(*, image: str, expected: str, threads: int, batch: int) -> "Work
         resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
         normalize(resized[top : top + CROP, left : left + CROP], out)
 
+    def decode(file: bytes) -> "Pixels":
+        encoded = numpy.frombuffer(file, numpy.uint8)
+        pixels: Pixels = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return pixels
+
     return kernel_workload(
-        prepare, image=image, expected=expected, threads=threads, batch=batch, tolerance=TOLERANCE
+        prepare,
+        decode,
+        image=image,
+        expected=expected,
+        threads=threads,
+        batch=batch,
+        tolerance=TOLERANCE,
     )

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - a peer's file is also read where its packages are not installed
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from headrace_bench.peers import CROP, geometry, kernel_workload, normalizer
@@ -19,17 +20,25 @@ TOLERANCE = 1.25
 
 def open_kernel(*, image: str, expected: str, threads: int, batch: int) -> "Workload":
     """Resizes one image on one thread; the images of a batch on several."""
+    import numpy as np
     from PIL import Image
 
     normalize = normalizer()
 
     def prepare(pixels: "Pixels", out: "Floats") -> None:
-        import numpy as np
-
         height, width, top, left = geometry(pixels)
         resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
         normalize(np.asarray(resized.crop((left, top, left + CROP, top + CROP))), out)
 
+    def decode(file: bytes) -> "Pixels":
+        return np.asarray(Image.open(BytesIO(file)))
+
     return kernel_workload(
-        prepare, image=image, expected=expected, threads=threads, batch=batch, tolerance=TOLERANCE
+        prepare,
+        decode,
+        image=image,
+        expected=expected,
+        threads=threads,
+        batch=batch,
+        tolerance=TOLERANCE,
     )

@@ -21,6 +21,7 @@ from headrace_bench.contest import Contest
 from headrace_bench.peers.serving import serving_contestants
 from headrace_bench.process import Contestant
 from headrace_bench.result import CaseResult, Metric, Status
+from headrace_bench.suites.kernels import SIZES, kernel_files, kernel_library
 from headrace_bench.suites.options import SuiteOptions
 from headrace_bench.suites.serving import (
     SERVED,
@@ -32,6 +33,7 @@ from headrace_bench.suites.serving import (
 
 STARTS = "headrace_bench.load.served:open_starts"
 INSTALL = "edge-install"
+TENSOR = "first-tensor"
 BANNED = ("torch", "onnx", "numba", "ray")
 """What an edge is to be without."""
 _SOURCE = Path(__file__).parents[3]
@@ -61,11 +63,12 @@ def contests(options: SuiteOptions) -> list[Contest]:
     Raises:
         MissingError: The tiny model cannot be compiled, since the compiler is not installed.
     """
+    tensor = [_first_tensor(options.scratch)] if fnmatch(TENSOR, options.case) else []
     wanted = {case: way for case, way in _WAYS.items() if fnmatch(case, options.case)}
     if not wanted:
-        return []
+        return tensor
     bundle = options.bundle or tiny_bundle(options.scratch)
-    return [_contest(case, way, bundle, options) for case, way in wanted.items()]
+    return [*tensor, *(_contest(case, way, bundle, options) for case, way in wanted.items())]
 
 
 def results(
@@ -122,6 +125,27 @@ def size_mb(directory: Path) -> float:
     """What the files of a directory take, in megabytes (10^6 bytes)."""
     files = (path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
     return sum(path.stat().st_size for path in files) / 1e6
+
+
+def _first_tensor(scratch: Path) -> Contest:
+    """A process's first prepared image: by the native library, and compiled there by Numba."""
+    size = SIZES[0]
+    arguments = {**kernel_files(scratch, size), "library": str(kernel_library(scratch))}
+    packages = {"headrace": ("headrace", "numpy"), "numba-jit": ("numba", "llvmlite", "numpy")}
+    return Contest(
+        suite="coldstart",
+        case=TENSOR,
+        contestants=tuple(
+            Contestant(
+                name=name,
+                factory="headrace_bench.load.first_tensor:open_first_tensor",
+                arguments={**arguments, "way": "native" if name == "headrace" else "jit"},
+                versions={each: installed_version(each) or "" for each in named},
+            )
+            for name, named in packages.items()
+        ),
+        parameters={"height": size.height, "width": size.width},
+    )
 
 
 def _contest(case: str, way: Way, bundle: Bundle, options: SuiteOptions) -> Contest:

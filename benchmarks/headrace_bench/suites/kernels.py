@@ -1,16 +1,20 @@
-"""The suite `kernels`: one image to one tensor, without decoding, by headrace and by its peers."""
+"""The suite `kernels`: images to tensors, with and without decoding, by headrace and its peers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 
-from headrace.hardware import installed_version
-from headrace.preprocess.decode import Pixels
+from headrace.errors import UsageError
+from headrace.hardware import detect_hardware, installed_version
+from headrace.preprocess.decode import Pixels, decode_image
+from headrace.preprocess.native import TARGETS, choose_target
 from headrace.preprocess.reference import prepare_image
 from headrace_bench.contest import Contest
-from headrace_bench.own import SPEC
+from headrace_bench.own_kernel import SPEC
+from headrace_bench.peers import JPEG
 from headrace_bench.peers.environments import (
     Peer,
     PeerEnvironment,
@@ -19,8 +23,11 @@ from headrace_bench.peers.environments import (
 )
 from headrace_bench.process import Contestant
 from headrace_bench.suites.options import SuiteOptions
+from headrace_compiler.kernels.lower import compile_kernels
 
 SUITE = "kernels"
+QUALITY = 90
+"""Of the JPEG files; cameras save with about as much."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Size:
         height: Of each image, in pixels.
         width: Of each image, in pixels.
         batch: Images in one operation.
+        encoded: Whether they come as JPEG files.
     """
 
     name: str
@@ -38,15 +46,25 @@ class Size:
     width: int
     batch: int
     threads: int
+    encoded: bool = False
 
 
-SIZES = (
-    Size("1280x720-t1", 720, 1280, 1, 1),
-    Size("1280x720-t2", 720, 1280, 1, 2),
-    Size("4000x3000-t1", 3000, 4000, 1, 1),
-    Size("4000x3000-t2", 3000, 4000, 1, 2),
-    Size("1280x720-b32-t1", 720, 1280, 32, 1),
-    Size("1280x720-b32-t2", 720, 1280, 32, 2),
+SIZES = tuple(
+    Size(
+        f"{name}{'-jpeg' if encoded else ''}-t{threads}",
+        height,
+        width,
+        batch,
+        threads,
+        encoded,
+    )
+    for encoded in (False, True)
+    for name, height, width, batch in (
+        ("1280x720", 720, 1280, 1),
+        ("4000x3000", 3000, 4000, 1),
+        ("1280x720-b32", 720, 1280, 32),
+    )
+    for threads in (1, 2)
 )
 _QUICK = SIZES[:1]
 
@@ -76,30 +94,35 @@ def make_image(height: int, width: int) -> Pixels:
 
 
 def _contest(scratch: Path, size: Size, peers: list[tuple[Peer, PeerEnvironment]]) -> Contest:
-    arguments = {**_files(scratch, size), "threads": size.threads, "batch": size.batch}
+    arguments = {**kernel_files(scratch, size), "threads": size.threads, "batch": size.batch}
+    own = Contestant(
+        name="headrace",
+        factory="headrace_bench.own_kernel:open_kernel",
+        arguments={**arguments, "library": str(kernel_library(scratch))},
+        versions=_own_versions(),
+    )
+    floor = Contestant(
+        name="copy",
+        factory="headrace_bench.own_kernel:open_copy",
+        arguments=arguments,
+        versions=_own_versions(),
+    )
+    others = [
+        Contestant(
+            name=peer.name,
+            factory=f"{peer.module}:open_kernel",
+            arguments=arguments,
+            python=found.python,
+            environment=peer.environment,
+            missing=found.missing,
+            versions=found.versions,
+        )
+        for peer, found in peers
+    ]
     return Contest(
         suite=SUITE,
         case=size.name,
-        contestants=(
-            Contestant(
-                name="headrace",
-                factory="headrace_bench.own:open_kernel",
-                arguments=arguments,
-                versions=_own_versions(),
-            ),
-            *(
-                Contestant(
-                    name=peer.name,
-                    factory=f"{peer.module}:open_kernel",
-                    arguments=arguments,
-                    python=found.python,
-                    environment=peer.environment,
-                    missing=found.missing,
-                    versions=found.versions,
-                )
-                for peer, found in peers
-            ),
-        ),
+        contestants=(own, *others) if size.encoded else (own, floor, *others),
         parameters={
             "height": size.height,
             "width": size.width,
@@ -109,17 +132,36 @@ def _contest(scratch: Path, size: Size, peers: list[tuple[Peer, PeerEnvironment]
     )
 
 
-def _files(scratch: Path, size: Size) -> Mapping[str, str]:
+def kernel_files(scratch: Path, size: Size) -> Mapping[str, str]:
     """The image of a size and what is to come out of it; made by the first case that asks."""
-    image = scratch / f"kernels-{size.width}x{size.height}.npy"
-    expected = image.with_suffix(".expected.npy")
+    image = scratch / f"kernels-{size.width}x{size.height}{JPEG if size.encoded else '.npy'}"
+    expected = image.with_name(f"{image.name}.expected.npy")
     if not expected.exists():
         pixels = make_image(size.height, size.width)
-        np.save(image, pixels)
+        if size.encoded:
+            image.write_bytes(simplejpeg.encode_jpeg(pixels, QUALITY, colorsubsampling="420"))
+            pixels = decode_image(image.read_bytes(), pixels.size)
+        else:
+            np.save(image, pixels)
         np.save(expected, prepare_image(pixels, SPEC))
     return {"image": str(image), "expected": str(expected)}
 
 
+def kernel_library(scratch: Path) -> Path:
+    """The native library for this machine, as the compiler makes it for a bundle.
+
+    Raises:
+        UsageError: There is none for this processor.
+    """
+    target = choose_target([each.name for each in TARGETS], detect_hardware())
+    if target is None:
+        raise UsageError("bench.no-kernel", "there is no native library for this processor")
+    path = scratch / f"kernels-{target}.so"
+    if not path.exists():
+        path.write_bytes(compile_kernels(SPEC)[target])
+    return path
+
+
 def _own_versions() -> dict[str, str]:
-    names = ("headrace", "numpy")
+    names = ("headrace", "llvmlite", "numba", "numpy", "simplejpeg")
     return {name: found for name in names if (found := installed_version(name))}

@@ -8,8 +8,10 @@ from headrace.bundle.digest import hash_bytes
 from headrace.bundle.golden import encode_cases
 from headrace.bundle.manifest import (
     GOLDEN,
+    KERNELS,
     REPORT,
     BuildRecord,
+    KernelEntry,
     Lineage,
     Manifest,
     Variant,
@@ -49,12 +51,14 @@ def package(
     job: Job,
     model: Model,
     evidence: Evidence,
+    kernels: Mapping[str, bytes],
     sketches: Sequence[Sketch],
     seconds: Mapping[str, float],
 ) -> Package:
     """Writes the bundle, all of it or none, and what was found out about it.
 
     Args:
+        kernels: The preprocessing as native libraries, by target.
         seconds: Of each step before this one.
 
     Raises:
@@ -66,7 +70,7 @@ def package(
     commit = git_commit(job.folder)
     if evidence.selection is not None and not evidence.selection.choices:
         raise _nothing_kept(job, model, evidence, seconds, commit)
-    manifest, files = _content(job, model, evidence, sketches)
+    manifest, files = _content(job, model, evidence, kernels, sketches)
     path, digest = write_bundle(destination.directory, manifest, files, replace=destination.replace)
     fingerprint = job.bench.conditions.hardware.fingerprint
     write_build_record(
@@ -108,7 +112,11 @@ def _nothing_kept(
 
 
 def _content(
-    job: Job, model: Model, evidence: Evidence, sketches: Sequence[Sketch]
+    job: Job,
+    model: Model,
+    evidence: Evidence,
+    kernels: Mapping[str, bytes],
+    sketches: Sequence[Sketch],
 ) -> tuple[Manifest, dict[str, bytes]]:
     recipe, kept = job.recipe, evidence.kept
     variants = tuple(_variant(model, draft, evidence.proofs[draft.name]) for draft in kept)
@@ -116,6 +124,7 @@ def _content(
         **{draft.path: draft.graph.content for draft in kept},
         GOLDEN: encode_cases(model.cases),
         **{each.entry.path: each.content for each in sketches},
+        **{_kernel(target).path: library for target, library in kernels.items()},
         **package_files(
             recipe.name,
             recipe.version,
@@ -123,7 +132,8 @@ def _content(
             job.target.provider,
         ),
     }
-    return _manifest(job, model, evidence, variants, sketches, files), files
+    entries = tuple(_kernel(target) for target in kernels)
+    return _manifest(job, model, evidence, variants, entries, sketches, files), files
 
 
 def _measurement(job: Job, evidence: Evidence, digest: str) -> Measurement | None:
@@ -148,6 +158,10 @@ def _measurement(job: Job, evidence: Evidence, digest: str) -> Measurement | Non
     )
 
 
+def _kernel(target: str) -> KernelEntry:
+    return KernelEntry(target=target, path=f"{KERNELS}{target}.so")
+
+
 def _variant(model: Model, draft: Draft, proof: Proof) -> Variant:
     parity = 0.0 if proof.parity is None else proof.parity.max_absolute_error
     # Exact drafts are held to all batches; what others err by depends on the inputs they are given.
@@ -160,6 +174,7 @@ def _manifest(
     model: Model,
     evidence: Evidence,
     variants: tuple[Variant, ...],
+    kernels: tuple[KernelEntry, ...],
     sketches: Sequence[Sketch],
     files: Mapping[str, bytes],
 ) -> Manifest:
@@ -178,12 +193,14 @@ def _manifest(
         parity=tuple(parity for parity in proofs if parity is not None),
         lineage=_lineage(job, model, evidence),
         sketches=tuple(each.entry for each in sketches),
+        kernels=kernels,
         files={path: hash_bytes(content) for path, content in files.items()},
     )
 
 
 def _lineage(job: Job, model: Model, evidence: Evidence) -> Lineage:
     data = evidence.data
+    native = () if job.recipe.preprocessing is None else ("kernels",)
     made = tuple(dict.fromkeys(draft.made_by for draft in evidence.kept[1:]))
     return Lineage(
         recipe=job.origin.recipe,
@@ -194,5 +211,15 @@ def _lineage(job: Job, model: Model, evidence: Evidence) -> Lineage:
         seed=job.origin.seed,
         target=job.origin.target,
         tools=tool_versions(),
-        steps=("samples", "capture", "export", "simplify", *made, "golden", "sketch", "package"),
+        steps=(
+            "samples",
+            "capture",
+            "export",
+            "simplify",
+            *made,
+            "golden",
+            *native,
+            "sketch",
+            "package",
+        ),
     )

@@ -32,7 +32,8 @@ MAX_PATH = 255
 
 OUTSIDE_CONTENT = (MEASURED, BUILD_RECORD, REPORT, "model.sig")
 """Names for what is added to a bundle after it was built; they are no part of its digest."""
-RESERVED = ("kernels/", "sbom.cdx.json")
+KERNELS = "kernels/"
+RESERVED = ("sbom.cdx.json",)
 """Content of later schema versions; bundles of today hold none of it."""
 
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
@@ -101,6 +102,18 @@ class Parity(Frozen):
     reference: Literal["eager", "program", "graph"]
     batch_sizes: tuple[int, ...]
     max_absolute_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class KernelEntry(Frozen):
+    """The preprocessing as a native library.
+
+    Attributes:
+        target: The kind of processor, as `headrace.preprocess.native` names it.
+        path: Of the library, relative to the bundle.
+    """
+
+    target: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$", max_length=64)]
+    path: str
 
 
 class SketchEntry(Frozen):
@@ -196,6 +209,7 @@ class Manifest(Frozen):
     parity: tuple[Parity, ...]
     lineage: Lineage
     sketches: tuple[SketchEntry, ...] = ()
+    kernels: tuple[KernelEntry, ...] = ()
     files: dict[str, FileEntry]
 
     @model_validator(mode="after")
@@ -217,6 +231,7 @@ class Manifest(Frozen):
                 raise ValueError(f"two of the {kind} have one name")
         check_processing(self.inputs, self.outputs, self.preprocessing, self.postprocessing)
         _check_sketches(self)
+        _check_kernels(self)
         return self
 
     def variant(self, name: str) -> Variant:
@@ -272,8 +287,14 @@ class Manifest(Frozen):
         if self.schema_version == 1:  # its spelling does not have what came after it
             later = {
                 "sketches": True,
+                "kernels": True,
                 "variants": {"__all__": {"arithmetic"}},
                 "lineage": {"calibration", "evaluation"},
+                "preprocessing": {
+                    "decode": {"upright", "reduced"},
+                    "colour": True,
+                    "cast": True,
+                },
             }
         content = self.model_dump(mode="json", exclude=later)
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
@@ -302,8 +323,9 @@ def _check_preprocessing(inputs: tuple[TensorSpec, ...], preprocessing: ImagePre
         raise ValueError("preprocessing takes a model with exactly one input")
     if inputs[0].name != preprocessing.output:
         raise ValueError(f"preprocessing fills '{preprocessing.output}', which is no input")
-    if inputs[0].datatype != "FP32" or inputs[0].shape != expected:
-        raise ValueError(f"preprocessing makes FP32 {expected}, which the input does not take")
+    made = preprocessing.cast.datatype
+    if inputs[0].datatype != made or inputs[0].shape != expected:
+        raise ValueError(f"preprocessing makes {made} {expected}, which the input does not take")
 
 
 def _check_postprocessing(outputs: tuple[TensorSpec, ...], postprocessing: Softmax | TopK) -> None:
@@ -323,6 +345,18 @@ def _check_postprocessing(outputs: tuple[TensorSpec, ...], postprocessing: Softm
             raise ValueError(f"k = {postprocessing.k}, and there are {classes} classes")
         if postprocessing.labels and len(postprocessing.labels) != classes:
             raise ValueError(f"{len(postprocessing.labels)} labels for {classes} classes")
+
+
+def _check_kernels(manifest: Manifest) -> None:
+    if manifest.kernels and (manifest.schema_version < 2 or manifest.preprocessing is None):
+        raise ValueError("kernels are of schema version 2, and of bundles with preprocessing")
+    if len({entry.target for entry in manifest.kernels}) < len(manifest.kernels):
+        raise ValueError("two kernels have one target")
+    listed = {entry.path for entry in manifest.kernels}
+    lying = {path for path in manifest.files if path.startswith(KERNELS)}
+    odd = sorted(lying ^ listed)
+    if odd:
+        raise ValueError(f"{odd[0]!r} is not both a kernel and among the files under {KERNELS}")
 
 
 def _check_sketches(manifest: Manifest) -> None:

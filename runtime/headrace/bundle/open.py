@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from headrace.bundle.digest import content_digest, hash_file
+from headrace.bundle.digest import content_digest, hash_bytes, hash_file
 from headrace.bundle.golden import MAX_GOLDEN_BYTES, GoldenCase, check_cases, decode_cases
 from headrace.bundle.manifest import (
     BUILD_RECORD,
@@ -56,6 +56,21 @@ class Bundle:
     def model_path(self, variant: Variant) -> Path:
         """Where a variant's graph lies."""
         return self.path / variant.path
+
+    def read_content(self, relative: str) -> bytes:
+        """The bytes of a content file, which are what the manifest says at this moment.
+
+        Raises:
+            BundleError: They were changed since the bundle was opened.
+        """
+        content = (self.path / relative).read_bytes()
+        if hash_bytes(content) != self.manifest.files[relative]:
+            raise BundleError(
+                "bundle.tampered",
+                f"{relative} was changed after the bundle was opened: its sha256 does not match",
+                _REBUILD,
+            )
+        return content
 
     def build_record(self) -> BuildRecord | None:
         """What the bundle says of its build, if it does; nothing vouches for it.

@@ -43,6 +43,7 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
         )
         return
     size = sum(entry.size for entry in manifest.files.values())
+    targets = [kernel.target for kernel in manifest.kernels]
     print_table(
         bundle.label,
         ("", ""),
@@ -52,6 +53,7 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
             ("size", f"{size / 1e6:.1f} MB in {len(manifest.files)} files"),
             *[("takes", _tensor(spec)) for spec in manifest.request_inputs],
             *[("answers", _tensor(spec)) for spec in manifest.answer_outputs],
+            *([("kernels", " ".join(targets))] if targets else []),
         ],
     )
     parities = {parity.variant: parity for parity in manifest.parity}

@@ -15,7 +15,14 @@ import typer
 
 from headrace.bundle.open import open_bundle
 from headrace.choice import choose_variant
-from headrace.commands.screen import AsJson, err, milliseconds, print_json, print_table
+from headrace.commands.screen import (
+    AllowReference,
+    AsJson,
+    err,
+    milliseconds,
+    print_json,
+    print_table,
+)
 from headrace.engine.model import load_model
 from headrace.engine.session import CPU, MAX_THREADS
 from headrace.errors import HeadraceError, MissingError, UsageError
@@ -53,6 +60,7 @@ def predict(
     variant: Annotated[
         str, typer.Option(help="Run this one of a bundle's, not the one measured best.")
     ] = "",
+    allow_reference: AllowReference = False,
     threads: Annotated[
         int, typer.Option(min=0, max=MAX_THREADS, help="0 takes the physical cores.")
     ] = 0,
@@ -68,7 +76,13 @@ def predict(
             chosen = choose_variant(
                 bundle, hardware, threads=threads, provider=provider, wanted=variant, home=home
             )
-            model = load_model(bundle, variant=chosen.variant, provider=provider, threads=threads)
+            model = load_model(
+                bundle,
+                variant=chosen.variant,
+                provider=provider,
+                threads=threads,
+                allow_reference=allow_reference,
+            )
         if chosen.measured_now:
             err().print(f"{bundle.label}: {chosen.variant.name}, {chosen.reason}", markup=False)
         answer = model.answer(arrays)

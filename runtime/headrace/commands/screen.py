@@ -14,6 +14,12 @@ from rich.text import Text
 _WIDE = 10_000
 """Columns where no terminal limits them: whoever reads a pipe wants a digest in one piece."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+AllowReference = Annotated[
+    bool,
+    typer.Option(
+        "--allow-reference", help="Prepare images in NumPy if no native library runs here."
+    ),
+]
 
 
 def err() -> Console:

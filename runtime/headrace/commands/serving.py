@@ -15,7 +15,7 @@ from headrace.bundle.open import Bundle, open_bundle
 from headrace.cachedir import trim
 from headrace.choice import choose_variant
 from headrace.commands.profile import shown_progress
-from headrace.commands.screen import AsJson, err, print_json, print_table
+from headrace.commands.screen import AllowReference, AsJson, err, print_json, print_table
 from headrace.engine.model import MAX_ROWS
 from headrace.engine.session import CPU
 from headrace.errors import CheckError, MissingError, UsageError
@@ -57,6 +57,7 @@ def serve(  # noqa: PLR0913 - one argument a flag
     max_replicas: Annotated[int, typer.Option(help="On Ray, of each model.")] = 1,
     max_rows: Annotated[int, typer.Option(help="The largest request, in rows.")] = MAX_ROWS,
     max_body: Annotated[int, typer.Option(help="The largest body, in bytes.")] = DEFAULT_MAX_BODY,
+    allow_reference: AllowReference = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond this machine without keys.")
     ] = False,
@@ -77,6 +78,7 @@ def serve(  # noqa: PLR0913 - one argument a flag
         grpc_port=_grpc_port(grpc_port),
         provider=provider,
         graphs=settings.cache / "graphs",
+        allow_reference=allow_reference,
         threads=threads,
         max_rows=max_rows,
         max_body=max_body,

@@ -8,11 +8,12 @@ from headrace.bundle.golden import Deviation, GoldenCase, replay
 from headrace.bundle.manifest import Manifest, Variant
 from headrace.bundle.open import Bundle
 from headrace.engine.open import open_session
+from headrace.engine.preparation import Preparer, open_preparer
 from headrace.engine.prepared import GraphCache
 from headrace.engine.session import CPU, Session
-from headrace.errors import InvalidRequestError, TooLargeError
+from headrace.errors import InternalError, InvalidRequestError, TooLargeError
 from headrace.postprocess.reference import postprocess
-from headrace.preprocess.reference import prepare
+from headrace.preprocess.native import NativeImages
 from headrace.tensors import BATCH, Array, TensorSpec, check_shape
 
 MAX_ROWS = 256
@@ -27,11 +28,13 @@ class Answer:
         outputs: By name; the tensors that `Manifest.answer_outputs` declares.
         seconds: Time by stage.
         rows: How many rows the request had.
+        reference: Whether they were prepared by the NumPy reference.
     """
 
     outputs: Mapping[str, Array]
     seconds: Mapping[str, float]
     rows: int
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Model:
         deviations: What the golden replay measured here.
         row_seconds: Time of the session on one row, measured while warming.
         load_seconds: Time of the load: open the session, replay, warm.
+        preparer: Of raw inputs; None where the bundle declares no preprocessing.
     """
 
     bundle: Bundle
@@ -55,11 +59,17 @@ class Model:
     deviations: tuple[Deviation, ...]
     row_seconds: float
     load_seconds: float
+    preparer: Preparer | None = None
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
+
+    @property
+    def native(self) -> bool:
+        """Whether raw inputs are prepared by a native library."""
+        return isinstance(self.preparer, NativeImages)
 
     def answer(self, inputs: Mapping[str, Array]) -> Answer:
         """Answers one request.
@@ -86,7 +96,8 @@ class Model:
             "session": ran - prepared,
             "postprocess": done - ran,
         }
-        return Answer(outputs=outputs, seconds=seconds, rows=rows)
+        reference = ready is not inputs and not self.native
+        return Answer(outputs=outputs, seconds=seconds, rows=rows, reference=reference)
 
     def _check(self, inputs: Mapping[str, Array]) -> int:
         specs = _expected(self.manifest, inputs)
@@ -115,7 +126,9 @@ class Model:
         spec = self.manifest.preprocessing
         if spec is None or spec.input not in inputs:
             return inputs
-        return {spec.output: prepare(spec, inputs[spec.input].tolist())}
+        if self.preparer is None:
+            raise InternalError("preprocess.missing", "the model was loaded without preprocessing")
+        return {spec.output: self.preparer.prepare(inputs[spec.input].tolist())}
 
     def _finish(self, raw: Mapping[str, Array]) -> Mapping[str, Array]:
         spec = self.manifest.postprocessing
@@ -130,6 +143,7 @@ def load_model(
     threads: int = 0,
     max_rows: int = MAX_ROWS,
     cache: GraphCache | None = None,
+    allow_reference: bool = False,
 ) -> Model:
     """Opens a bundle's variant in a session, warms it, and replays its golden cases.
 
@@ -137,6 +151,7 @@ def load_model(
         variant: By default the most precise; `headrace.choice` finds the one to run here.
         threads: Of the session; 0 takes the physical cores.
         cache: Of graphs that were optimized for this host.
+        allow_reference: Prepare raw inputs in NumPy where none of the bundle's libraries runs here.
 
     Raises:
         MissingError: The provider is not to be had here.
@@ -151,13 +166,14 @@ def load_model(
     preprocessing = bundle.manifest.preprocessing
     cases = bundle.golden_cases()
     session.expect(_one_row(cases[0], batched=bundle.manifest.batched))
+    preparer = open_preparer(bundle, threads=threads, allow_reference=allow_reference)
     deviations = replay(
         cases,
         session.run,
         variant.tolerance,
         None
-        if preprocessing is None
-        else lambda raw: {preprocessing.output: prepare(preprocessing, list(raw.values()))},
+        if preprocessing is None or preparer is None
+        else lambda raw: {preprocessing.output: preparer.prepare(list(raw.values()))},
     )
     return Model(
         bundle=bundle,
@@ -167,6 +183,7 @@ def load_model(
         deviations=deviations,
         row_seconds=_warm(session, cases, batched=bundle.manifest.batched),
         load_seconds=time.perf_counter() - begin,
+        preparer=preparer,
     )
 
 

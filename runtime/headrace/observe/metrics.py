@@ -47,6 +47,12 @@ class Metrics:
         self._rows = Counter(
             "headrace_rows", "Rows answered.", ("model", "version"), registry=registry
         )
+        self._reference = Counter(
+            "headrace_reference_rows",
+            "Rows prepared by the NumPy reference, where no native library runs here.",
+            ("model", "version"),
+            registry=registry,
+        )
         self._loaded = Gauge(
             "headrace_model_load_seconds",
             "Time of the last load: verify, open, warm, replay golden cases.",
@@ -68,8 +74,13 @@ class Metrics:
         """Counts rows that were answered."""
         self._rows.labels(model, version).inc(rows)
 
+    def count_reference_rows(self, model: str, version: str, rows: int) -> None:
+        """Counts rows that were prepared in NumPy."""
+        self._reference.labels(model, version).inc(rows)
+
     def observe_load(self, model: str, version: str, variant: str, seconds: float) -> None:
-        """Records one load of a model."""
+        """Records one load of a model, whose counters are told from there on."""
+        self._reference.labels(model, version)
         self._loaded.labels(model, version, variant).set(seconds)
 
 

@@ -24,6 +24,7 @@ class ServeConfig(Frozen):
         grpc_port: None leaves gRPC off.
         variants: The variant to run, by the model's name; the most precise where none is named.
         graphs: Where graphs are kept that were optimized for this host; None keeps none.
+        allow_reference: Prepare images in NumPy where none of a bundle's libraries runs here.
         threads: Of one session; 0 takes what the replica has.
         max_rows: The largest request, in rows.
         max_body: The largest body, in bytes.
@@ -39,6 +40,7 @@ class ServeConfig(Frozen):
     provider: str = CPU
     variants: dict[str, str] = Field(default_factory=dict)
     graphs: Path | None = None
+    allow_reference: bool = False
     threads: Annotated[int, Field(ge=0, le=MAX_THREADS)] = 0
     max_rows: Annotated[int, Field(ge=1)] = MAX_ROWS
     max_body: Annotated[int, Field(ge=1)] = DEFAULT_MAX_BODY

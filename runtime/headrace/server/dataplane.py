@@ -151,6 +151,8 @@ class DataPlane:
         name, version = model.manifest.name, model.manifest.version
         self.metrics.observe_stages(name, version, {"queue": queued, **answer.seconds})
         self.metrics.count_rows(name, version, answer.rows)
+        if answer.reference:
+            self.metrics.count_reference_rows(name, version, answer.rows)
         return InferResponse(
             model=name,
             version=version,

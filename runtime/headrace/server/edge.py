@@ -119,6 +119,7 @@ def load_models(
             threads=config.threads,
             max_rows=config.max_rows,
             cache=_graphs(config),
+            allow_reference=config.allow_reference,
         )
         metrics.observe_load(
             manifest.name, manifest.version, model.variant.name, model.load_seconds

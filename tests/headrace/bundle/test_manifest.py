@@ -12,10 +12,12 @@ from pydantic import ValidationError
 
 from headrace.bundle.manifest import (
     GOLDEN,
+    KERNELS,
     MAX_PATH,
     OUTSIDE_CONTENT,
     RESERVED,
     FileEntry,
+    KernelEntry,
     Manifest,
     is_among,
     is_safe_path,
@@ -269,3 +271,42 @@ def test_model_without_a_batch_axis_is_not_batched() -> None:
     """A model is batched only if every tensor has the batch axis first."""
     fixed = TensorSpec(name="y", datatype="FP32", shape=(1, 4))
     assert not _manifest(outputs=(fixed,)).batched
+
+
+def _with_kernels(version: int = 2, **changes: object) -> Manifest:
+    entry = KernelEntry(target="x86_64-v3", path=f"{KERNELS}x86_64-v3.so")
+    fields: dict[str, object] = {
+        **IMAGE,
+        "outputs": (LOGITS,),
+        "schema_version": version,
+        "kernels": (entry,),
+    }
+    base = _manifest()
+    files = {**base.files, entry.path: ENTRY}
+    return _manifest(**{**fields, "files": files, **changes})
+
+
+def test_kernels_are_listed_with_their_files() -> None:
+    """One a target, each among the files, and no other file beside them."""
+    assert [each.target for each in _with_kernels().kernels] == ["x86_64-v3"]
+    entry = _with_kernels().kernels[0]
+    for changes, complaint in (
+        ({"version": 1}, "schema version 2"),
+        ({"preprocessing": None, "inputs": (PIXELS,)}, "with preprocessing"),
+        ({"kernels": (entry, entry)}, "one target"),
+        ({"kernels": ()}, "not both"),
+        ({"files": _manifest().files}, "not both"),
+    ):
+        with pytest.raises(ValidationError, match=complaint):
+            _with_kernels(**changes)
+
+
+def test_an_earlier_manifest_does_not_spell_what_came_later() -> None:
+    """Version 1 with preprocessing keeps the bytes it had."""
+    written = json.loads(_manifest(**IMAGE, outputs=(LOGITS,)).to_json())
+    assert "kernels" not in written
+    operations = written["preprocessing"]
+    assert operations.keys() == {
+        *("kind", "input", "output", "decode", "resize", "crop", "normalize", "layout")
+    }
+    assert operations["decode"].keys() == {"op", "max_pixels"}

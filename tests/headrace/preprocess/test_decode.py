@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from headrace.errors import InvalidRequestError, TooLargeError
 from headrace.preprocess.decode import _FirstFrame, decode_image
@@ -141,7 +141,42 @@ def test_alpha_is_dropped_and_not_blended() -> None:
         assert decode_image(content, MANY).reshape(-1, 3).tolist() == [[200, 100, 50]] * 4
 
 
-def test_exif_orientation_is_ignored() -> None:
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("turn", range(1, 10))
+def test_an_image_is_turned_upright_on_demand(file_format: str, turn: int) -> None:
+    """By each of the eight orientations, as Pillow turns it; a ninth means nothing."""
+    told = Image.Exif()
+    told[0x0112] = turn
+    content = _encode(Image.fromarray(_pixels()), file_format, exif=told)
+    wanted = ImageOps.exif_transpose(Image.open(BytesIO(content)).convert("RGB"))
+    found = decode_image(content, MANY, upright=True)
+    assert found.shape == (wanted.height, wanted.width, 3)
+    np.testing.assert_allclose(found, np.asarray(wanted), atol=1)
+
+
+def test_a_broken_exif_block_turns_nothing() -> None:
+    """The image is decoded as it is stored."""
+    content = _samples()["jpeg-exif"].replace(b"Exif\0\0MM", b"Exif\0\0XX")
+    content = content.replace(b"Exif\0\0II", b"Exif\0\0XX")
+    assert content != _samples()["jpeg-exif"]
+    assert decode_image(content, MANY, upright=True).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_jpeg_is_decoded_small_where_that_is_enough() -> None:
+    """At some eighths, never below what is enough, and whole above a half."""
+    content = simplejpeg.encode_jpeg(np.zeros((160, 240, 3), np.uint8))
+    for least, wanted in (
+        ((80, 120), 80),
+        ((61, 1), 80),
+        ((40, 60), 40),
+        ((1, 1), 20),
+        ((81, 1), 160),
+    ):
+        found = decode_image(content, MANY, enough=lambda *_, least=least: least)
+        assert found.shape[0] == wanted
+
+
+def test_exif_orientation_is_ignored_otherwise() -> None:
     """A photograph taken with a turned camera keeps the shape in which it is stored."""
     assert decode_image(_samples()["jpeg-exif"], MANY).shape == (HEIGHT, WIDTH, 3)
 

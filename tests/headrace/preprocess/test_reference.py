@@ -7,19 +7,26 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from headrace.errors import InvalidRequestError, TooLargeError, UsageError
-from headrace.preprocess.reference import prepare, prepare_image, resized_size
+from headrace.preprocess.geometry import fitted_size, resized_size
+from headrace.preprocess.reference import prepare, prepare_image
 from headrace.preprocess.spec import (
+    Cast,
     CenterCrop,
+    Colour,
     Decode,
     ImagePreprocessing,
     Layout,
+    Letterbox,
     Normalize,
     Resize,
+    Stretch,
 )
 
 Filter = Literal["bilinear", "bicubic"]
@@ -56,9 +63,21 @@ def _image(height: int, width: int, seed: int = 0, contrast: str = "full") -> Pi
     return np.where(noise > 127, 255, 0).astype(np.uint8) if contrast == "binary" else noise
 
 
+def _floats(image: Pixels, spec: ImagePreprocessing) -> npt.NDArray[np.float32]:
+    """What the reference makes, which is float32 here."""
+    made = prepare_image(image, spec)
+    assert made.dtype == np.float32
+    return made.astype(np.float32, copy=False)
+
+
+def _resized(image: Pixels, spec: ImagePreprocessing) -> tuple[int, int]:
+    assert isinstance(spec.resize, Resize)
+    return resized_size(image.shape[0], image.shape[1], spec.resize.shorter)
+
+
 def _pillow(image: Pixels, spec: ImagePreprocessing) -> npt.NDArray[np.float32]:
     """Pillow's resize in its float mode, which neither rounds nor clamps; then clamped, and cut."""
-    height, width = resized_size(image.shape[0], image.shape[1], spec.resize.shorter)
+    height, width = _resized(image, spec)
     planes = [Image.fromarray(image[..., channel].astype(np.float32)) for channel in range(3)]
     method = RESAMPLING[spec.resize.filter]
     resized = [np.asarray(plane.resize((width, height), method)) for plane in planes]
@@ -67,13 +86,13 @@ def _pillow(image: Pixels, spec: ImagePreprocessing) -> npt.NDArray[np.float32]:
 
 def _pillow_rounded(image: Pixels, spec: ImagePreprocessing) -> npt.NDArray[np.float32]:
     """Pillow's resize of an 8-bit image, as it stands in most training code; then cut."""
-    height, width = resized_size(image.shape[0], image.shape[1], spec.resize.shorter)
+    height, width = _resized(image, spec)
     resized = Image.fromarray(image).resize((width, height), RESAMPLING[spec.resize.filter])
     return _crop(np.asarray(resized), spec).astype(np.float32)
 
 
 def _crop(image: npt.NDArray[np.generic], spec: ImagePreprocessing) -> npt.NDArray[np.generic]:
-    height, width = spec.crop.height, spec.crop.width
+    height, width = spec.size
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
 
@@ -95,7 +114,7 @@ def test_unrounded_pillow_agrees(
 ) -> None:
     """On any image and size, up or down, Pillow's float mode gives the same to a thousandth."""
     image = _image(height, width, contrast=contrast)
-    assert np.abs(prepare_image(image, spec) - _pillow(image, spec)).max() < 1e-3
+    assert np.abs(_floats(image, spec) - _pillow(image, spec)).max() < 1e-3
 
 
 @given(sides, sides, _specs(), contrasts)
@@ -109,7 +128,7 @@ def test_eight_bit_pillow_is_at_most_its_rounding_away(
     """
     bicubic = spec.resize.filter == "bicubic"
     image = _image(height, width, contrast="weak" if bicubic else contrast)
-    difference = prepare_image(image, spec) - _pillow_rounded(image, spec)
+    difference = _floats(image, spec) - _pillow_rounded(image, spec)
     assert np.abs(difference).max() <= ROUNDING[spec.resize.filter]
 
 
@@ -118,7 +137,7 @@ def test_eight_bit_pillow_is_at_most_its_rounding_away(
 def test_extreme_shapes_agree_with_pillow(height: int, width: int, name: Filter) -> None:
     """Lines, single pixels and odd photographs come out as Pillow's."""
     spec, image = _spec(17, 16, 15, name), _image(height, width)
-    assert np.abs(prepare_image(image, spec) - _pillow(image, spec)).max() < 1e-3
+    assert np.abs(_floats(image, spec) - _pillow(image, spec)).max() < 1e-3
 
 
 def test_only_the_crop_is_computed() -> None:
@@ -127,12 +146,12 @@ def test_only_the_crop_is_computed() -> None:
     spec = _spec(256, 224, 224, "bicubic")
     tracemalloc.start()
     try:
-        result = prepare_image(line, spec)
+        result = _floats(line, spec)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 4e6
-    middle = prepare_image(line[:, 8192 - 8 : 8192 + 8], spec)
+    middle = _floats(line[:, 8192 - 8 : 8192 + 8], spec)
     assert np.abs(result - middle).max() < 1e-3
 
 
@@ -141,7 +160,7 @@ def test_the_crop_is_the_middle_of_the_resize() -> None:
     image = _image(61, 97)
     spec = _spec(40, 33, 36)
     whole = np.asarray(Image.fromarray(image).resize((64, 40), Image.Resampling.BILINEAR))
-    difference = prepare_image(image, spec) - whole[3:36, 14:50].astype(np.float32)
+    difference = _floats(image, spec) - whole[3:36, 14:50].astype(np.float32)
     assert np.abs(difference).max() <= ROUNDING["bilinear"]
 
 
@@ -149,7 +168,7 @@ def test_an_unchanged_size_changes_nothing() -> None:
     """A resize to the size that the image has is exact, with both filters."""
     image = _image(30, 41)
     for name in ("bilinear", "bicubic"):
-        result = prepare_image(image, _spec(30, 30, 30, name))
+        result = _floats(image, _spec(30, 30, 30, name))
         np.testing.assert_array_equal(result, image[:, 5:35].astype(np.float32))
 
 
@@ -186,27 +205,25 @@ def test_values_are_normalized_by_channel() -> None:
         update={"normalize": Normalize(mean=(1.0, 127.0, 200.5), std=(2.0, 128.0, -0.5))}
     )
     image = _image(33, 27)
-    expected = prepare_image(image, base) - np.array([1.0, 127.0, 200.5], np.float32)
+    expected = _floats(image, base) - np.array([1.0, 127.0, 200.5], np.float32)
     expected /= np.array([2.0, 128.0, -0.5], np.float32)
-    np.testing.assert_array_equal(prepare_image(image, spec), expected)
+    np.testing.assert_array_equal(_floats(image, spec), expected)
 
 
 def test_the_layout_orders_the_axes() -> None:
     """CHW is HWC with its channels first, in memory too."""
     image = _image(50, 40)
-    planar = prepare_image(image, _spec(20, 10, 15, order="CHW"))
+    planar = _floats(image, _spec(20, 10, 15, order="CHW"))
     assert planar.shape == (3, 10, 15)
     assert planar.flags.c_contiguous
-    np.testing.assert_array_equal(
-        planar.transpose(1, 2, 0), prepare_image(image, _spec(20, 10, 15))
-    )
+    np.testing.assert_array_equal(planar.transpose(1, 2, 0), _floats(image, _spec(20, 10, 15)))
 
 
 def test_bicubic_overshoot_is_clamped() -> None:
     """An edge between black and white stays within what an image can hold."""
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, 4:] = 255
-    result = prepare_image(image, _spec(64, 64, 64, "bicubic"))
+    result = _floats(image, _spec(64, 64, 64, "bicubic"))
     assert result.min() == 0.0
     assert result.max() == 255.0
 
@@ -217,14 +234,14 @@ def test_strides_do_not_matter() -> None:
     image.flags.writeable = False
     spec = _spec(25, 24, 23)
     for view in (image[::-1], image[:, ::-2], image.transpose(1, 0, 2), image[..., ::-1]):
-        np.testing.assert_array_equal(prepare_image(view, spec), prepare_image(view.copy(), spec))
+        np.testing.assert_array_equal(_floats(view, spec), _floats(view.copy(), spec))
 
 
 def test_equal_input_gives_equal_bits() -> None:
     """Two runs agree in every bit, and so do an image and the image inside a batch."""
     image = _image(301, 407)
     spec = _spec(128, 112, 112, "bicubic", "CHW")
-    assert prepare_image(image, spec).tobytes() == prepare_image(image, spec).tobytes()
+    assert _floats(image, spec).tobytes() == _floats(image, spec).tobytes()
 
 
 def test_a_large_photograph_takes_little_memory() -> None:
@@ -232,7 +249,7 @@ def test_a_large_photograph_takes_little_memory() -> None:
     image = np.zeros((3000, 4000, 3), np.uint8)
     tracemalloc.start()
     try:
-        prepare_image(image, _spec(256, 224, 224))
+        _floats(image, _spec(256, 224, 224))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -251,7 +268,7 @@ def test_a_large_photograph_takes_little_memory() -> None:
 def test_other_arrays_are_refused(image: Pixels) -> None:
     """Only uint8 RGB with pixels in it is an image here."""
     with pytest.raises(UsageError) as caught:
-        prepare_image(image, _spec(4, 4, 4))
+        _floats(image, _spec(4, 4, 4))
     assert caught.value.code == "preprocess.image"
 
 
@@ -268,10 +285,10 @@ def test_a_batch_is_its_images_in_order() -> None:
     result = prepare(spec, [_png(_image(40, 30)), _png(grey)])
     assert result.dtype == np.float32
     assert result.shape == (2, 3, 16, 18)
-    np.testing.assert_array_equal(result[0], prepare_image(_image(40, 30), spec))
+    np.testing.assert_array_equal(result[0], _floats(_image(40, 30), spec))
     np.testing.assert_array_equal(result[1, 0], result[1, 2])
     np.testing.assert_array_equal(
-        result[1], prepare_image(np.repeat(grey[..., np.newaxis], 3, axis=2), spec)
+        result[1], _floats(np.repeat(grey[..., np.newaxis], 3, axis=2), spec)
     )
 
 
@@ -314,3 +331,112 @@ def test_a_bad_image_in_a_batch_is_named() -> None:
     assert large.value.code == "request.image-pixels"
     with pytest.raises(InvalidRequestError, match=r"^2 bytes"):
         prepare(spec, [b"no"])
+
+
+def _other(resize: Stretch | Letterbox, **more: object) -> ImagePreprocessing:
+    given = {"input": "image", "output": "pixels", "layout": Layout(order="HWC"), **more}
+    return ImagePreprocessing.model_validate({**given, "resize": resize})
+
+
+@given(sides, sides, st.integers(1, 60), st.integers(1, 60))
+def test_plain_bilinear_is_torchs(height: int, width: int, tall: int, wide: int) -> None:
+    """Without antialiasing, what `torch.nn.functional.interpolate` gives, up or down.
+
+    It computes its positions in float32.
+    """
+    image = _image(height, width)
+    planes = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    wanted = torch.nn.functional.interpolate(planes, (tall, wide), mode="bilinear")
+    found = _floats(image, _other(Stretch(height=tall, width=wide, antialias=False)))
+    assert np.abs(found - wanted[0].permute(1, 2, 0).numpy()).max() < 0.02
+
+
+@given(sides, sides, st.integers(1, 60), st.integers(1, 60))
+def test_a_letterbox_is_the_stretch_to_what_fits_in_a_frame(
+    height: int, width: int, tall: int, wide: int
+) -> None:
+    """The largest image of the same shape, in the middle; the rest has the colour asked for."""
+    image = _image(height, width)
+    framed = _floats(image, _other(Letterbox(height=tall, width=wide, fill=7)))
+    rows, columns = fitted_size(height, width, tall, wide)
+    assert rows == tall or columns == wide
+    assert abs(rows - min(tall, height * wide / width)) <= max(0.5, 1 - height * wide / width)
+    assert abs(columns - min(wide, width * tall / height)) <= max(0.5, 1 - width * tall / height)
+    top, left = (tall - rows) // 2, (wide - columns) // 2
+    inner = _floats(image, _other(Stretch(height=rows, width=columns)))
+    np.testing.assert_array_equal(framed[top : top + rows, left : left + columns], inner)
+    framed[top : top + rows, left : left + columns] = 7
+    assert (framed == 7).all()
+
+
+def test_channels_are_reversed_or_weighed() -> None:
+    """BGR is RGB backwards; luma is Pillow's to its rounding."""
+    image = _image(9, 8)
+    plain = _floats(image, _other(Stretch(height=9, width=8)))
+    mirrored = _floats(image, _other(Stretch(height=9, width=8), colour=Colour(channels="BGR")))
+    luma = _floats(image, _other(Stretch(height=9, width=8), colour=Colour(channels="L")))
+    np.testing.assert_array_equal(plain, image.astype(np.float32))
+    np.testing.assert_array_equal(mirrored, plain[..., ::-1])
+    assert (
+        np.abs(luma[..., 0] - np.asarray(Image.fromarray(image).convert("L"), float)).max() < 0.51
+    )
+
+
+def test_results_are_cast() -> None:
+    """To bytes, halves up and clamped; to half precision, and infinity beyond it."""
+    image = np.array([[[0, 100, 255]]], np.uint8)
+    size = Stretch(height=1, width=1)
+    shift = Normalize(mean=(0.5, 0.5, -10.0), std=(1.0, 1.0, 1.0))
+    rounded = prepare_image(image, _other(size, normalize=shift, cast=Cast(datatype="UINT8")))
+    assert rounded.dtype == np.uint8
+    assert rounded.ravel().tolist() == [0, 100, 255]
+    small = Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 3.0, 1e-3))
+    halved = prepare_image(image, _other(size, normalize=small, cast=Cast(datatype="FP16")))
+    assert halved.dtype == np.float16
+    assert halved.ravel().tolist() == [0, np.float16(100 / 3), np.inf]
+
+
+@pytest.mark.parametrize(
+    ("resize", "more", "complaint"),
+    [
+        (Resize(shorter=9), {}, "give a crop"),
+        (Resize(shorter=9), {"crop": CenterCrop(height=10, width=1)}, "crop is larger"),
+        (Stretch(height=1, width=1), {"crop": CenterCrop(height=1, width=1)}, "leave the crop out"),
+        (
+            Stretch(height=1, width=1),
+            {
+                "colour": Colour(channels="L"),
+                "normalize": Normalize(mean=(1.0,) * 3, std=(1.0,) * 3),
+            },
+            "for 1 channels",
+        ),
+    ],
+)
+def test_operations_that_do_not_fit_are_refused(
+    resize: Resize | Stretch | Letterbox, more: dict[str, object], complaint: str
+) -> None:
+    """A spec that says nothing certain is no spec."""
+    with pytest.raises(ValidationError, match=complaint):
+        ImagePreprocessing.model_validate({"input": "a", "output": "b", "resize": resize, **more})
+
+
+def test_nearest_cannot_be_antialiased() -> None:
+    """Its one pixel has no support that could grow."""
+    with pytest.raises(ValidationError, match="antialias=False"):
+        Stretch(height=1, width=1, filter="nearest")
+
+
+def test_a_photograph_is_upright_and_decoded_small_where_the_spec_says_so() -> None:
+    """A turned JPEG comes out as its upright twin; one decoded small, near the whole one."""
+    y, x = np.mgrid[:600, :800]
+    image = np.stack([x / 4, y / 4, (x + y) / 6], -1).astype(np.uint8)
+    turned, plain, told = BytesIO(), BytesIO(), Image.Exif()
+    told[0x0112] = 6
+    Image.fromarray(image).save(plain, "JPEG", quality=95)
+    Image.fromarray(np.rot90(image).copy()).save(turned, "JPEG", quality=95, exif=told)
+    contents = [plain.getvalue(), turned.getvalue()]
+    for size in (Stretch(height=60, width=70), Letterbox(height=64, width=90)):
+        found = prepare(_other(size, decode=Decode(upright=True)), contents)
+        assert np.abs(found[0].astype(float) - found[1]).max() < 4
+        small = prepare(_other(size, decode=Decode(upright=True, reduced=True)), contents)
+        assert 0 < np.abs(found.astype(float) - small).max() < 4

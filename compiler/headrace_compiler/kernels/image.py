@@ -1,0 +1,325 @@
+"""The fused image kernel: resize, crop or pad, colour, normalise, lay out and cast, in one pass.
+
+For each row of the result, the few source rows under its window are summed into one line, only as
+wide as the result reaches; then that line is summed along its columns, normalised and written. So
+nothing larger than a line is kept. Weights and sums are those of `headrace.preprocess.reference`.
+
+What stands here is Numba source: functions of pointers and numbers, in which the constants of the
+spec are folded. The caller has checked every size; see `headrace.preprocess.native`.
+"""
+
+# ruff: noqa: ANN001, ANN202, PLR0913, PLR0917 - functions of pointers, typed by their one signature
+# mypy: disallow_untyped_defs=False
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from headrace.preprocess.reference import LUMA
+from headrace.preprocess.spec import ImagePreprocessing, Letterbox
+
+Kernel = Callable[..., Any]
+Inline = Callable[[Kernel], Kernel]
+"""Compiles a function into the ones that call it."""
+_COUNTS = 1 << 31  # a window's first source and its length travel as one number
+_SUMMED = 64  # how many are summed at a time: long sums lose digits, sums of sums do not
+
+
+def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+    """The kernel of one spec.
+
+    Its arguments, in the order of `headrace.preprocess.native`: `source`, uint8 rows of RGB;
+    `height`, `width` and `stride`, the image's, the last in bytes; `top` and `bottom`, the rows of
+    the result to make; for rows and then for columns the four numbers of
+    `headrace.preprocess.geometry.Span`; `line`, float32, room for six times the width; `down`,
+    float32, room for a row's window; `across`, float32, room for `taps` a column of the result;
+    `starts`, int32, room for twice the columns; `taps`, a column's longest window; and `out`, the
+    result.
+    """
+    _, size_w = spec.size
+    framed = isinstance(spec.resize, Letterbox)
+    window, sum_rows, sum_columns = _window(spec, inline), _sum_rows(inline), _sum_columns(inline)
+    put, fill = _put(spec, inline), _fill(spec, inline)
+
+    def kernel(
+        source, height, width, stride, top, bottom,
+        full_h, first_h, begin_h, count_h,
+        full_w, first_w, begin_w, count_w,
+        line, down, across, starts, taps, out,
+    ):  # fmt: skip
+        low, high = width, 0
+        for x in range(count_w):
+            found = window(width, full_w, first_w + x, across, x * taps)
+            first, count = found // _COUNTS, found % _COUNTS
+            starts[2 * x], starts[2 * x + 1] = first, count
+            low, high = min(low, first), max(high, first + count)
+        if framed:
+            for y in range(top, min(begin_h, bottom)):
+                fill(out, y, 0, size_w)
+            for y in range(max(begin_h + count_h, top), bottom):
+                fill(out, y, 0, size_w)
+        for y in range(max(begin_h, top), min(begin_h + count_h, bottom)):
+            found = window(height, full_h, first_h + y - begin_h, down, 0)
+            base = found // _COUNTS * stride + 3 * low
+            sum_rows(source, base, stride, 3 * (high - low), down, found % _COUNTS, line, 3 * width)
+            if framed:
+                fill(out, y, 0, begin_w)
+                fill(out, y, begin_w + count_w, size_w)
+            for x in range(count_w):
+                place, count = 3 * (starts[2 * x] - low), starts[2 * x + 1]
+                red, green, blue = sum_columns(line, place, across, x * taps, count)
+                put(out, y, begin_w + x, red, green, blue)
+        return 0
+
+    return kernel
+
+
+def _sum_rows(inline: Inline) -> Kernel:
+    """Sums `count` rows of the image, weighted, into `line`; what lies at `spare` there is lost."""
+
+    @inline
+    def sum_rows(source, base, stride, length, weights, count, line, spare):
+        for block in range(0, count, _SUMMED):
+            end, to = min(block + _SUMMED, count), spare if block else 0
+            a, wa = base + block * stride, weights[block]
+            for i in range(length):
+                line[to + i] = np.float32(source[a + i]) * wa
+            tap = block + 1
+            while tap + 3 < end:  # four rows a pass: the line is read and written less often
+                a = base + tap * stride
+                b, c, d = a + stride, a + 2 * stride, a + 3 * stride
+                wa, wb, wc, wd = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
+                for i in range(length):
+                    sum2 = np.float32(source[a + i]) * wa + np.float32(source[b + i]) * wb
+                    sum4 = np.float32(source[c + i]) * wc + np.float32(source[d + i]) * wd
+                    line[to + i] += sum2 + sum4
+                tap += 4
+            while tap < end:
+                a, wa = base + tap * stride, weights[tap]
+                for i in range(length):
+                    line[to + i] += np.float32(source[a + i]) * wa
+                tap += 1
+            if block:
+                for i in range(length):
+                    line[i] += line[to + i]
+
+    return sum_rows
+
+
+def _sum_columns(inline: Inline) -> Kernel:
+    """Red, green and blue under one window of a line, clamped to 0..255."""
+    zero, white = np.float32(0), np.float32(255)
+
+    @inline
+    def sum_columns(line, place, weights, at, count):
+        red, green, blue = zero, zero, zero
+        for block in range(0, count, _SUMMED):
+            r, g, b = zero, zero, zero
+            for k in range(block, min(block + _SUMMED, count)):
+                weight = weights[at + k]
+                r += line[place + 3 * k] * weight
+                g += line[place + 3 * k + 1] * weight
+                b += line[place + 3 * k + 2] * weight
+            red, green, blue = red + r, green + g, blue + b
+        red, green, blue = max(red, zero), max(green, zero), max(blue, zero)
+        return min(red, white), min(green, white), min(blue, white)
+
+    return sum_columns
+
+
+def _put(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+    """Writes one pixel: colour, normalisation, layout and cast."""
+    luma, mirrored = spec.colour.channels == "L", spec.colour.channels == "BGR"
+    (mean0, mean1, mean2), (std0, std1, std2) = _affine(spec)
+    scaled = spec.normalize is not None
+    share0, share1, share2 = (np.float32(share) for share in LUMA)
+    size_h, size_w = spec.size
+    planes, channels = spec.layout.order == "CHW", spec.channels
+    step = size_h * size_w if planes else 1
+    store = _store(spec, inline)
+
+    @inline
+    def put(out, y, x, red, green, blue):
+        first = blue if mirrored else red
+        third = red if mirrored else blue
+        if luma:
+            first = red * share0 + green * share1 + blue * share2
+        to = y * size_w + x
+        at = to if planes else channels * to
+        store(out, at, (first - mean0) / std0 if scaled else first)
+        if not luma:
+            store(out, at + step, (green - mean1) / std1 if scaled else green)
+            store(out, at + 2 * step, (third - mean2) / std2 if scaled else third)
+
+    return put
+
+
+def _fill(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+    """Writes the pixels of a row from `begin` to before `end` that lie beside the image."""
+    value = np.float32(spec.resize.fill if isinstance(spec.resize, Letterbox) else 0)
+    put = _put(spec, inline)
+
+    @inline
+    def fill(out, y, begin, end):
+        for x in range(begin, end):
+            put(out, y, x, value, value, value)
+
+    return fill
+
+
+def _affine(spec: ImagePreprocessing) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
+    """The means and deviations of three channels, of which fewer may be used."""
+    given = spec.normalize
+    mean = (0.0,) * 3 if given is None else (given.mean * 3)[:3]
+    std = (1.0,) * 3 if given is None else (given.std * 3)[:3]
+    return tuple(np.float32(value) for value in mean), tuple(np.float32(value) for value in std)
+
+
+def _window(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+    """Writes a position's weights at `at`; returns its first source and how many there are."""
+    if spec.resize.filter == "nearest":
+
+        @inline
+        def nearest(size, full, position, weights, at):
+            weights[at] = np.float32(1)
+            return (2 * position + 1) * size // (2 * full) * _COUNTS + 1
+
+        return nearest
+    bicubic = spec.resize.filter == "bicubic"
+    weigh = _bicubic(inline) if bicubic else _bilinear(inline)
+    make = _antialiased if spec.resize.antialias else _plain
+    return make(weigh, 2.0 if bicubic else 1.0, inline)
+
+
+def _antialiased(weigh: Kernel, radius: float, inline: Inline) -> Kernel:
+    """Windows that grow with the reduction, and end with the image."""
+    floor = _floor(inline)
+
+    @inline
+    def window(size, full, position, weights, at):
+        scale = size / full
+        centre = (position + 0.5) * scale
+        stretch = max(scale, 1.0)
+        first = max(floor(centre - radius * stretch + 0.5), 0)
+        last = min(floor(centre + radius * stretch + 0.5), size)
+        total = 0.0
+        for source in range(first, last):
+            total += weigh((source - centre + 0.5) / stretch)
+        for source in range(first, last):
+            weight = weigh((source - centre + 0.5) / stretch) / total
+            weights[at + source - first] = np.float32(weight)
+        return first * _COUNTS + last - first
+
+    return window
+
+
+def _plain(weigh: Kernel, radius: float, inline: Inline) -> Kernel:
+    """Windows of one size, in which what lies outside counts as the nearest inside."""
+    floor = _floor(inline)
+
+    @inline
+    def window(size, full, position, weights, at):
+        centre = (position + 0.5) * (size / full)
+        start, stop = floor(centre - radius + 0.5), floor(centre + radius + 0.5)
+        first, last = min(max(start, 0), size - 1), max(min(stop, size), 1)
+        total = 0.0
+        for source in range(start, stop):
+            total += weigh(source - centre + 0.5)
+        for place in range(last - first):
+            weights[at + place] = np.float32(0)
+        for source in range(start, stop):
+            inside = min(max(source, first), last - 1)
+            weights[at + inside - first] += np.float32(weigh(source - centre + 0.5) / total)
+        return first * _COUNTS + last - first
+
+    return window
+
+
+def _bilinear(inline: Inline) -> Kernel:
+    @inline
+    def weigh(distance):
+        return max(1.0 - abs(distance), 0.0)
+
+    return weigh
+
+
+def _bicubic(inline: Inline) -> Kernel:
+    @inline
+    def weigh(distance):
+        x = abs(distance)
+        if x < 1.0:
+            return (1.5 * x - 2.5) * x * x + 1.0
+        if x < 2.0:
+            return ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+        return 0.0
+
+    return weigh
+
+
+def _store(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+    """Writes one float32 as the spec's datatype."""
+    zero, top, half = np.float32(0), np.float32(255), np.float32(0.5)
+    floor = _floor(inline)
+
+    if spec.cast.datatype == "UINT8":
+
+        @inline
+        def store(out, at, value):
+            out[at] = np.uint8(floor(min(max(value, zero), top) + half))
+
+    elif spec.cast.datatype == "FP16":
+
+        @inline
+        def store(out, at, value):
+            out[at] = to_half(value)
+
+        to_half = _to_half(inline)
+
+    else:
+
+        @inline
+        def store(out, at, value):
+            out[at] = value
+
+    return store
+
+
+def _floor(inline: Inline) -> Kernel:
+    """As `math.floor`, which is a call into libm where a processor has no instruction for it."""
+
+    @inline
+    def floor(value):
+        whole = int(value)
+        return whole - 1 if whole > value else whole
+
+    return floor
+
+
+def _to_half(inline: Inline) -> Kernel:
+    """The bits of a float32 as IEEE 754's binary16, to the nearest, halves to even.
+
+    By whole numbers, since not every target has an instruction for it.
+    """
+
+    @inline
+    def to_half(value):
+        bits = np.int64(np.float32(value).view(np.uint32))
+        sign, rest = (bits >> 16) & 0x8000, bits & 0x7FFFFFFF
+        if rest >= 0x47800000:  # 65536 and more, infinity, NaN
+            return np.uint16(sign | (0x7E00 if rest > 0x7F800000 else 0x7C00))
+        if rest < 0x38800000:  # below 2**-14: no leading one
+            shift = np.int64(126) - (rest >> 23)
+            if shift > 24:
+                return np.uint16(sign)
+            whole = (rest & 0x7FFFFF) | 0x800000
+            kept, lost = whole >> shift, whole & ((np.int64(1) << shift) - 1)
+            middle = np.int64(1) << (shift - 1)
+        else:
+            moved = rest - 0x38000000
+            kept, lost, middle = moved >> 13, moved & 0x1FFF, np.int64(0x1000)
+        if lost > middle or (lost == middle and kept & 1):
+            kept += 1  # carries into the exponent, and into infinity, as it should
+        return np.uint16(sign | kept)
+
+    return to_half
