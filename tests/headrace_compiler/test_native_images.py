@@ -374,7 +374,7 @@ def test_scratch_is_as_large_as_the_kernel_needs(
     kept: list[Guarded] = []
 
     def room(_: NativeImages, floats: int, columns: int) -> tuple[npt.NDArray[np.generic], ...]:
-        kept[:] = [Guarded(floats * 4, at_end=True), Guarded(columns * 8, at_end=True)]
+        kept[:] = [Guarded(floats * 4, at_end=True), Guarded(columns * 4, at_end=True)]
         return kept[0].bytes.view(np.float32), kept[1].bytes.view(np.int32)
 
     monkeypatch.setattr(NativeImages, "_room", room)

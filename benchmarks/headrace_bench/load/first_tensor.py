@@ -109,10 +109,10 @@ def _jit(image: Pixels) -> Floats:
         *(height, width, 3 * width, 0, SPEC.size[0]),
         *(down.full, down.first, down.begin, down.count),
         *(across.full, across.first, across.begin, across.count),
-        np.empty(6 * width, np.float32),
+        np.empty(6 * width + 3 * taps + 4 + 4 * columns, np.float32),
         np.empty(rows, np.float32),
         np.empty(columns * taps, np.float32),
-        np.empty(2 * columns, np.int32),
+        np.empty(columns, np.int32),
         taps,
         out,
     )

@@ -8,7 +8,7 @@ What stands here is Numba source: functions of pointers and numbers, in which th
 spec are folded. The caller has checked every size; see `headrace.preprocess.native`.
 """
 
-# ruff: noqa: ANN001, ANN202, PLR0913, PLR0917 - functions of pointers, typed by their one signature
+# ruff: noqa: ANN001, ANN202, C901, PLR0913, PLR0917 - loops over pointers, of one signature
 # mypy: disallow_untyped_defs=False
 
 from collections.abc import Callable
@@ -32,15 +32,20 @@ def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
     Its arguments, in the order of `headrace.preprocess.native`: `source`, uint8 rows of RGB;
     `height`, `width` and `stride`, the image's, the last in bytes; `top` and `bottom`, the rows of
     the result to make; for rows and then for columns the four numbers of
-    `headrace.preprocess.geometry.Span`; `line`, float32, room for six times the width; `down`,
-    float32, room for a row's window; `across`, float32, room for `taps` a column of the result;
-    `starts`, int32, room for twice the columns; `taps`, a column's longest window; and `out`, the
-    result.
+    `headrace.preprocess.geometry.Span`; `line`, float32, room for six times the width, three times
+    `taps`, four, and four times the columns of the result; `down`, float32, room for a row's
+    window; `across`, float32, room for `taps` a column; `starts`, int32, one a column; `taps`, a
+    column's longest window; and `out`, the result.
     """
     _, size_w = spec.size
     framed = isinstance(spec.resize, Letterbox)
     window, sum_rows, sum_columns = _window(spec, inline), _sum_rows(inline), _sum_columns(inline)
     put, fill = _put(spec, inline), _fill(spec, inline)
+    zero, white = np.float32(0), np.float32(255)
+
+    @inline
+    def clamp(value):
+        return min(max(value, zero), white)
 
     def kernel(
         source, height, width, stride, top, bottom,
@@ -48,12 +53,17 @@ def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
         full_w, first_w, begin_w, count_w,
         line, down, across, starts, taps, out,
     ):  # fmt: skip
-        low, high = width, 0
+        low, high, most = width, 0, 0
         for x in range(count_w):
             found = window(width, full_w, first_w + x, across, x * taps)
             first, count = found // _COUNTS, found % _COUNTS
-            starts[2 * x], starts[2 * x + 1] = first, count
-            low, high = min(low, first), max(high, first + count)
+            for k in range(count, taps):  # each window is summed as if it were the longest
+                across[x * taps + k] = zero
+            starts[x] = first
+            low, high, most = min(low, first), max(high, first + count), max(most, count)
+        row = 6 * width + 3 * taps + 4
+        for i in range(row):
+            line[i] = zero  # those windows reach beyond what is summed: there must be no NaN there
         if framed:
             for y in range(top, min(begin_h, bottom)):
                 fill(out, y, 0, size_w)
@@ -66,9 +76,10 @@ def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
             if framed:
                 fill(out, y, 0, begin_w)
                 fill(out, y, begin_w + count_w, size_w)
+            sum_columns(line, row, low, across, taps, most, starts, count_w)
             for x in range(count_w):
-                place, count = 3 * (starts[2 * x] - low), starts[2 * x + 1]
-                red, green, blue = sum_columns(line, place, across, x * taps, count)
+                at = row + 4 * x
+                red, green, blue = clamp(line[at]), clamp(line[at + 1]), clamp(line[at + 2])
                 put(out, y, begin_w + x, red, green, blue)
         return 0
 
@@ -76,30 +87,35 @@ def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
 
 
 def _sum_rows(inline: Inline) -> Kernel:
-    """Sums `count` rows of the image, weighted, into `line`; what lies at `spare` there is lost."""
+    """Sums `count` rows of the image, weighted, into `line`; what lies at `spare` there is lost.
+
+    As many rows a pass as there are, up to eight: the line is read and written less often.
+    """
+    add1, add2, add3, add4 = _add1(inline), _add2(inline), _add3(inline), _add4(inline)
+    add8 = _add8(inline)
 
     @inline
     def sum_rows(source, base, stride, length, weights, count, line, spare):
         for block in range(0, count, _SUMMED):
             end, to = min(block + _SUMMED, count), spare if block else 0
-            a, wa = base + block * stride, weights[block]
-            for i in range(length):
-                line[to + i] = np.float32(source[a + i]) * wa
-            tap = block + 1
-            while tap + 3 < end:  # four rows a pass: the line is read and written less often
-                a = base + tap * stride
-                b, c, d = a + stride, a + 2 * stride, a + 3 * stride
-                wa, wb, wc, wd = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
-                for i in range(length):
-                    sum2 = np.float32(source[a + i]) * wa + np.float32(source[b + i]) * wb
-                    sum4 = np.float32(source[c + i]) * wc + np.float32(source[d + i]) * wd
-                    line[to + i] += sum2 + sum4
-                tap += 4
+            tap = block
             while tap < end:
-                a, wa = base + tap * stride, weights[tap]
-                for i in range(length):
-                    line[to + i] += np.float32(source[a + i]) * wa
-                tap += 1
+                a, left, fresh = base + tap * stride, end - tap, tap == block
+                if left >= 8:
+                    add8(source, a, stride, weights, tap, line, to, length, fresh)
+                    tap += 8
+                elif left >= 4:
+                    add4(source, a, stride, weights, tap, line, to, length, fresh)
+                    tap += 4
+                elif left == 3:
+                    add3(source, a, stride, weights, tap, line, to, length, fresh)
+                    tap += 3
+                elif left == 2:
+                    add2(source, a, stride, weights, tap, line, to, length, fresh)
+                    tap += 2
+                else:
+                    add1(source, a, weights, tap, line, to, length, fresh)
+                    tap += 1
             if block:
                 for i in range(length):
                     line[i] += line[to + i]
@@ -107,23 +123,127 @@ def _sum_rows(inline: Inline) -> Kernel:
     return sum_rows
 
 
-def _sum_columns(inline: Inline) -> Kernel:
-    """Red, green and blue under one window of a line, clamped to 0..255."""
-    zero, white = np.float32(0), np.float32(255)
+def _add1(inline: Inline) -> Kernel:
+    @inline
+    def add1(source, a, weights, tap, line, to, length, fresh):
+        w0 = weights[tap]
+        if fresh:
+            for i in range(length):
+                line[to + i] = np.float32(source[a + i]) * w0
+        else:
+            for i in range(length):
+                line[to + i] += np.float32(source[a + i]) * w0
+
+    return add1
+
+
+def _add2(inline: Inline) -> Kernel:
+    @inline
+    def two(source, a, b, wa, wb):
+        return np.float32(source[a]) * wa + np.float32(source[b]) * wb
 
     @inline
-    def sum_columns(line, place, weights, at, count):
-        red, green, blue = zero, zero, zero
-        for block in range(0, count, _SUMMED):
-            r, g, b = zero, zero, zero
-            for k in range(block, min(block + _SUMMED, count)):
-                weight = weights[at + k]
-                r += line[place + 3 * k] * weight
-                g += line[place + 3 * k + 1] * weight
-                b += line[place + 3 * k + 2] * weight
-            red, green, blue = red + r, green + g, blue + b
-        red, green, blue = max(red, zero), max(green, zero), max(blue, zero)
-        return min(red, white), min(green, white), min(blue, white)
+    def add2(source, a, stride, weights, tap, line, to, length, fresh):
+        b, w0, w1 = a + stride, weights[tap], weights[tap + 1]
+        if fresh:
+            for i in range(length):
+                line[to + i] = two(source, a + i, b + i, w0, w1)
+        else:
+            for i in range(length):
+                line[to + i] += two(source, a + i, b + i, w0, w1)
+
+    return add2
+
+
+def _add3(inline: Inline) -> Kernel:
+    @inline
+    def three(source, a, b, c, wa, wb, wc):
+        sum2 = np.float32(source[a]) * wa + np.float32(source[b]) * wb
+        return sum2 + np.float32(source[c]) * wc
+
+    @inline
+    def add3(source, a, stride, weights, tap, line, to, length, fresh):
+        b, c = a + stride, a + 2 * stride
+        w0, w1, w2 = weights[tap], weights[tap + 1], weights[tap + 2]
+        if fresh:
+            for i in range(length):
+                line[to + i] = three(source, a + i, b + i, c + i, w0, w1, w2)
+        else:
+            for i in range(length):
+                line[to + i] += three(source, a + i, b + i, c + i, w0, w1, w2)
+
+    return add3
+
+
+def _four(inline: Inline) -> Kernel:
+    @inline
+    def four(source, a, stride, w0, w1, w2, w3):
+        b, c, d = a + stride, a + 2 * stride, a + 3 * stride
+        sum2 = np.float32(source[a]) * w0 + np.float32(source[b]) * w1
+        sum4 = np.float32(source[c]) * w2 + np.float32(source[d]) * w3
+        return sum2 + sum4
+
+    return four
+
+
+def _add4(inline: Inline) -> Kernel:
+    four = _four(inline)
+
+    @inline
+    def add4(source, a, stride, weights, tap, line, to, length, fresh):
+        w0, w1, w2, w3 = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
+        if fresh:
+            for i in range(length):
+                line[to + i] = four(source, a + i, stride, w0, w1, w2, w3)
+        else:
+            for i in range(length):
+                line[to + i] += four(source, a + i, stride, w0, w1, w2, w3)
+
+    return add4
+
+
+def _add8(inline: Inline) -> Kernel:
+    four = _four(inline)
+
+    @inline
+    def add8(source, a, stride, weights, tap, line, to, length, fresh):
+        e = a + 4 * stride
+        w0, w1, w2, w3 = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
+        w4, w5, w6, w7 = weights[tap + 4], weights[tap + 5], weights[tap + 6], weights[tap + 7]
+        if fresh:
+            for i in range(length):
+                sum4 = four(source, a + i, stride, w0, w1, w2, w3)
+                line[to + i] = sum4 + four(source, e + i, stride, w4, w5, w6, w7)
+        else:
+            for i in range(length):
+                sum4 = four(source, a + i, stride, w0, w1, w2, w3)
+                line[to + i] += sum4 + four(source, e + i, stride, w4, w5, w6, w7)
+
+    return add8
+
+
+def _sum_columns(inline: Inline) -> Kernel:
+    """Red, green and blue under each window of a line, and one number more, to `row`.
+
+    Four at a time are one vector: the fourth is the next pixel's red, and is never looked at.
+    """
+    zero = np.float32(0)
+
+    @inline
+    def sum_columns(line, row, low, weights, taps, most, starts, columns):
+        for x in range(columns):
+            place, to = 3 * (starts[x] - low), row + 4 * x
+            red, green, blue, next_ = zero, zero, zero, zero
+            for block in range(0, most, _SUMMED):
+                r, g, b, n = zero, zero, zero, zero
+                for k in range(block, min(block + _SUMMED, most)):
+                    weight, at = weights[x * taps + k], place + 3 * k
+                    r += line[at] * weight
+                    g += line[at + 1] * weight
+                    b += line[at + 2] * weight
+                    n += line[at + 3] * weight
+                red, green, blue, next_ = red + r, green + g, blue + b, next_ + n
+            line[to], line[to + 1], line[to + 2], line[to + 3] = red, green, blue, next_
 
     return sum_columns
 

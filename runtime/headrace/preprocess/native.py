@@ -143,7 +143,8 @@ class NativeImages:
         rows = longest_window(self._spec, height, down)
         taps = longest_window(self._spec, width, across)
         columns = self._spec.size[1]
-        floats, integers = self._room(6 * width + rows + columns * taps, columns)
+        line = 6 * width + 3 * taps + 4 + 4 * columns
+        floats, integers = self._room(line + rows + columns * taps, columns)
         returned, raised = ctypes.c_int64(), ctypes.c_void_p()
         status = self._function(
             ctypes.byref(returned),
@@ -154,8 +155,8 @@ class NativeImages:
             *(down.full, down.first, down.begin, down.count),
             *(across.full, across.first, across.begin, across.count),
             floats.ctypes.data,
-            floats[6 * width :].ctypes.data,
-            floats[6 * width + rows :].ctypes.data,
+            floats[line:].ctypes.data,
+            floats[line + rows :].ctypes.data,
             integers.ctypes.data,
             taps,
             out.ctypes.data,
@@ -169,7 +170,7 @@ class NativeImages:
         """Scratch of this thread, at least so large."""
         held: tuple[Floats, npt.NDArray[np.int32]] | None = getattr(self._scratch, "held", None)
         if held is None or len(held[0]) < floats:
-            held = np.empty(floats, np.float32), np.empty(2 * columns, np.int32)
+            held = np.empty(floats, np.float32), np.empty(columns, np.int32)
             self._scratch.held = held
         return held
 
