@@ -323,7 +323,9 @@ def test_other_arrays_never_reach_the_kernel(
     out = np.zeros(SPECS["bilinear"].shape, np.float32)
     with pytest.raises(UsageError):
         kernel.prepare_image(image, out)  # type: ignore[arg-type]
-    for wrong in (out[:, ::2], out.astype(np.float64), out.transpose(0, 2, 1)):
+    frozen = out.copy()
+    frozen.flags.writeable = False
+    for wrong in (out[:, ::2], out.astype(np.float64), out.transpose(0, 2, 1), frozen):
         with pytest.raises(UsageError):
             kernel.prepare_image(picture(9, 9), wrong)
 

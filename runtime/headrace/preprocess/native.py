@@ -89,7 +89,6 @@ class NativeImages:
     def __init__(self, library: bytes, spec: ImagePreprocessing, *, threads: int = 1) -> None:
         self._function = _load(library)
         self._spec = spec
-        self._dtype = NUMPY_DTYPES[spec.cast.datatype]
         self._scratch = threading.local()
         self._pool = ThreadPoolExecutor(threads, "headrace-prepare") if threads > 1 else None
         rows = spec.size[0]
@@ -127,9 +126,7 @@ class NativeImages:
             UsageError: An array is another than that, or the image has no pixels.
         """
         check_image(image)
-        if out.dtype != self._dtype or out.shape != self._spec.shape or not out.flags.c_contiguous:
-            shown = f"{self._dtype}{[*self._spec.shape]}"
-            raise UsageError("preprocess.out", f"the result is dense {shown}")
+        _check_out(out, self._spec)
         image = _dense(image)
         if self._pool is None or image.size < _SHARED:
             self._make(image, out, self._whole)
@@ -173,6 +170,14 @@ class NativeImages:
             held = np.empty(floats, np.float32), np.empty(columns, np.int32)
             self._scratch.held = held
         return held
+
+
+def _check_out(out: Array, spec: ImagePreprocessing) -> None:
+    dtype = NUMPY_DTYPES[spec.cast.datatype]
+    fits = out.dtype == dtype and out.shape == spec.shape
+    if not fits or not out.flags.c_contiguous or not out.flags.writeable:
+        shown = f"{dtype}{[*spec.shape]}"
+        raise UsageError("preprocess.out", f"the result is {shown}, dense and writable")
 
 
 def _dense(image: Pixels) -> Pixels:

@@ -68,15 +68,16 @@ def empty_batch(spec: ImagePreprocessing, rows: int, out: Array | None = None) -
     """Room for a prepared batch: `out`, if it is that.
 
     Raises:
-        UsageError: `out` has another shape or dtype, or is not C-contiguous.
+        UsageError: `out` has another shape or dtype, or is not C-contiguous, or read-only.
     """
     shape, dtype = (rows, *spec.shape), NUMPY_DTYPES[spec.cast.datatype]
     if out is None:
         return np.empty(shape, dtype)
-    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+    fits = out.shape == shape and out.dtype == dtype
+    if not fits or not out.flags.c_contiguous or not out.flags.writeable:
         raise UsageError(
             "preprocess.out",
-            f"the result is dense {dtype}{list(shape)}, and is to go into"
+            f"the result is {dtype}{list(shape)}, dense and writable, and is to go into"
             f" {out.dtype}{list(out.shape)}",
         )
     return out

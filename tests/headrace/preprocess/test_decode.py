@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from headrace.errors import InvalidRequestError, TooLargeError
-from headrace.preprocess.decode import _FirstFrame, decode_image
+from headrace.preprocess.decode import _count_pairs, _FirstFrame, decode_image
 
 HEIGHT, WIDTH = 19, 26
 MANY = 10**6
@@ -141,6 +141,15 @@ def test_alpha_is_dropped_and_not_blended() -> None:
         assert decode_image(content, MANY).reshape(-1, 3).tolist() == [[200, 100, 50]] * 4
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 100_000), (100_000, 1), (65_536, 2)])
+def test_a_line_of_pixels_is_refused(height: int, width: int) -> None:
+    """Though it has few of them: working memory grows with a side."""
+    content = _encode(Image.new("RGB", (width, height)), "PNG")
+    with pytest.raises(TooLargeError, match="no side may have more than 65535"):
+        decode_image(content, MANY)
+    assert decode_image(_encode(Image.new("L", (65_535, 1)), "PNG"), MANY).shape == (1, 65_535, 3)
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("turn", range(1, 10))
 def test_an_image_is_turned_upright_on_demand(file_format: str, turn: int) -> None:
@@ -152,6 +161,12 @@ def test_an_image_is_turned_upright_on_demand(file_format: str, turn: int) -> No
     found = decode_image(content, MANY, upright=True)
     assert found.shape == (wanted.height, wanted.width, 3)
     np.testing.assert_allclose(found, np.asarray(wanted), atol=1)
+
+
+@given(st.lists(st.sampled_from([b"\xff", b"\xda", b"a"]), min_size=2).map(b"".join))
+def test_pairs_are_counted_at_every_place(content: bytes) -> None:
+    """Also across the words in which they are looked for."""
+    assert _count_pairs(content, b"\xff\xda") == content.count(b"\xff\xda")
 
 
 def test_a_broken_exif_block_turns_nothing() -> None:
