@@ -25,7 +25,7 @@ def test_a_run_leaves_lines_and_reports(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     printed = [CaseResult.model_validate_json(line) for line in done.stdout.splitlines()]
     assert tuple(printed) == read_results(out)
-    assert [result.contestant for result in printed] == ["headrace"]
+    assert [result.contestant for result in printed] == ["headrace", "copy"]
     assert {path.name for path in out.iterdir()} == {
         *("results.jsonl", "summary.md", "junit.xml", "report.html")
     }
