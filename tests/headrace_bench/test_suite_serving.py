@@ -134,10 +134,10 @@ def test_a_first_tensor_is_timed_natively_and_compiled_on_the_spot(tmp_path: Pat
     """Both processes make the tensor of the reference; one that does not is not measured."""
     (contest,) = coldstart.contests(options(tmp_path, GOOD, coldstart.TENSOR))
     results = run_contest(contest, SHORT, detect_hardware())
-    assert [(each.contestant, each.status, each.reason) for each in results] == [
-        ("headrace", "ok", ""),
-        ("numba-jit", "ok", ""),
-    ]
+    assert [each.contestant for each in results] == ["headrace", "numba-jit"]
+    for each in results:
+        assert each.status == "ok", each.reason  # which may say that the machine was busy
+        assert each.metric("latency_p50") is not None
     expected = Path(str(contest.contestants[0].arguments["expected"]))
     np.save(expected, np.load(expected) + 1)
     for each in run_contest(contest, SHORT, detect_hardware()):

@@ -70,14 +70,19 @@ WIDE = '''class Net(nn.Module):
         return self.last(x.mean((2, 3)))
 '''
 NARROW = '''class Net(nn.Module):
-    """Takes longer to quantize 1728 numbers than to multiply them by a column."""
+    """Takes longer to quantize eight numbers, thirty times, than to multiply them."""
 
     def __init__(self):
         super().__init__()
-        self.last = nn.Linear(1728, 2)
+        self.first = nn.Linear(1728, 8)
+        self.steps = nn.ModuleList(nn.Linear(8, 8) for _ in range(30))
+        self.last = nn.Linear(8, 2)
 
     def forward(self, x):
-        return self.last(x.flatten(1))
+        x = self.first(x.flatten(1))
+        for step in self.steps:
+            x = x + 0.05 * torch.tanh(step(x))
+        return self.last(x)
 '''
 JUDGED = 'evaluation=evaluation, metric="cosine",'
 
