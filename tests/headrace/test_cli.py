@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -210,6 +211,8 @@ def test_inspect_shows_what_clients_see(program: Program, tmp_path: Path) -> Non
         "labels: BYTES [batch, 2]",
     ):
         assert line in shown
+    kernels = program("inspect", str(image_bundle(tmp_path / "native", kernels={"aarch64": b""})))
+    assert re.search(r"kernels +aarch64", kernels.stdout)
 
 
 def test_diff_names_what_changed(program: Program, tmp_path: Path) -> None:

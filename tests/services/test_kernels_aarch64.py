@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from headrace.preprocess.geometry import spans
-from headrace.preprocess.native import longest_window
+from headrace.preprocess.native import line_length, longest_window
 from headrace.preprocess.reference import prepare_image
 from headrace.preprocess.spec import (
     Cast,
@@ -36,13 +36,13 @@ typedef int64_t i;
 int32_t headrace_prepare(i *, void **, const uint8_t *, i, i, i, i, i, i, i, i, i, i, i, i, i,
                          float *, float *, float *, int32_t *, i, void *);
 int main(void) {
-  /* height, width, top, bottom, rows' span, columns' span, longest windows, columns, bytes */
-  i n[16];
-  if (fread(n, 8, 16, stdin) != 16) return 2;
+  /* height, width, top, bottom, rows' span, columns' span, longest windows, columns, bytes, line */
+  i n[17];
+  if (fread(n, 8, 17, stdin) != 17) return 2;
   size_t size = (size_t)(n[0] * n[1] * 3);
   uint8_t *image = malloc(size);
   if (fread(image, 1, size, stdin) != size) return 2;
-  float *line = malloc(n[1] * 24 + n[13] * 12 + 16 + n[14] * 16);
+  float *line = malloc(n[16] * 4);
   float *down = malloc(n[12] * 4), *across = malloc(n[14] * n[13] * 4);
   int32_t *starts = malloc(n[14] * 4);
   void *out = malloc(n[15]);
@@ -123,7 +123,9 @@ def run(program: Path, image: npt.NDArray[np.uint8], spec: ImagePreprocessing) -
     dtype = NUMPY_DTYPES[spec.cast.datatype]
     size = int(np.prod(spec.shape)) * dtype.itemsize
     placed = (*dataclasses.astuple(down), *dataclasses.astuple(across))
-    header = (height, width, 0, spec.size[0], *placed, *windows, spec.size[1], size)
+    columns = spec.size[1]
+    line = line_length(width, windows[1], columns)
+    header = (height, width, 0, spec.size[0], *placed, *windows, columns, size, line)
     emulator = shutil.which("qemu-aarch64")
     assert emulator, "tests/services/install.sh installs it"
     done = subprocess.run(

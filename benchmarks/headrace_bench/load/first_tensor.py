@@ -94,7 +94,7 @@ def _jit(image: Pixels) -> Floats:
     from numba import njit  # noqa: PLC0415 - its import is measured
 
     from headrace.preprocess.geometry import spans  # noqa: PLC0415
-    from headrace.preprocess.native import longest_window  # noqa: PLC0415
+    from headrace.preprocess.native import line_length, longest_window  # noqa: PLC0415
     from headrace_bench.own_kernel import SPEC  # noqa: PLC0415
     from headrace_compiler.kernels.image import image_kernel  # noqa: PLC0415
 
@@ -109,7 +109,7 @@ def _jit(image: Pixels) -> Floats:
         *(height, width, 3 * width, 0, SPEC.size[0]),
         *(down.full, down.first, down.begin, down.count),
         *(across.full, across.first, across.begin, across.count),
-        np.empty(6 * width + 3 * taps + 4 + 4 * columns, np.float32),
+        np.empty(line_length(width, taps, columns), np.float32),
         np.empty(rows, np.float32),
         np.empty(columns * taps, np.float32),
         np.empty(columns, np.int32),

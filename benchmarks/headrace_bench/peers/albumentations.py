@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from headrace_bench.peers import CROP, MEAN, SHORTER, STD, kernel_workload
+from headrace_bench.peers.opencv import decode
 
 if TYPE_CHECKING:
     from headrace_bench.measure import Workload
@@ -19,8 +20,7 @@ TOLERANCE = 1.5
 
 def open_kernel(*, image: str, expected: str, threads: int, batch: int) -> "Workload":
     """OpenCV's threads resize one image; the images of a batch are shared out instead."""
-    cv2, numpy = import_module("cv2"), import_module("numpy")
-    pipelines = import_module("albumentations")
+    cv2, pipelines = import_module("cv2"), import_module("albumentations")
     cv2.setNumThreads(threads if batch == 1 else 1)
     pipeline = pipelines.Compose(
         [
@@ -32,11 +32,6 @@ def open_kernel(*, image: str, expected: str, threads: int, batch: int) -> "Work
 
     def prepare(pixels: "Pixels", out: "Floats") -> None:
         out[...] = pipeline(image=pixels)["image"].transpose(2, 0, 1)
-
-    def decode(file: bytes) -> "Pixels":
-        encoded = numpy.frombuffer(file, numpy.uint8)
-        pixels: Pixels = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        return pixels
 
     return kernel_workload(
         prepare,

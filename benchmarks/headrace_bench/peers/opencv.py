@@ -17,9 +17,17 @@ TOLERANCE = 1.5
 triangle."""
 
 
+def decode(file: bytes) -> "Pixels":
+    """A JPEG's pixels, red, green, blue."""
+    cv2, numpy = import_module("cv2"), import_module("numpy")
+    encoded = numpy.frombuffer(file, numpy.uint8)
+    pixels: Pixels = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return pixels
+
+
 def open_kernel(*, image: str, expected: str, threads: int, batch: int) -> "Workload":
     """Its own threads resize one image; the images of a batch are shared out instead."""
-    cv2, numpy = import_module("cv2"), import_module("numpy")
+    cv2 = import_module("cv2")
     cv2.setNumThreads(threads if batch == 1 else 1)
     normalize = normalizer()
 
@@ -27,11 +35,6 @@ def open_kernel(*, image: str, expected: str, threads: int, batch: int) -> "Work
         height, width, top, left = geometry(pixels)
         resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
         normalize(resized[top : top + CROP, left : left + CROP], out)
-
-    def decode(file: bytes) -> "Pixels":
-        encoded = numpy.frombuffer(file, numpy.uint8)
-        pixels: Pixels = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        return pixels
 
     return kernel_workload(
         prepare,

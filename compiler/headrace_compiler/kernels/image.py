@@ -26,8 +26,8 @@ def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
     Its arguments, in the order of `headrace.preprocess.native`: `source`, uint8 rows of RGB;
     `height`, `width` and `stride`, the image's, the last in bytes; `top` and `bottom`, the rows of
     the result to make; for rows and then for columns the four numbers of
-    `headrace.preprocess.geometry.Span`; `line`, float32, room for six times the width, three times
-    `taps`, four, and four times the columns of the result; `down`, float32, room for a row's
+    `headrace.preprocess.geometry.Span`; `line`, float32, as long as
+    `headrace.preprocess.native.line_length` says; `down`, float32, room for a row's
     window; `across`, float32, room for `taps` a column; `starts`, int32, one a column; `taps`, a
     column's longest window; and `out`, the result.
     """

@@ -30,7 +30,6 @@ UNOPTIMISED: Mapping[str, str] = {
 """What keeps the machine that compiles out of the intermediate code."""
 GLIBC = "2.17"
 """The oldest whose symbol versions a library may name; it names none."""
-_LIMIT_S = 300
 
 
 def compile_kernels(spec: ImagePreprocessing) -> Mapping[str, bytes]:
@@ -43,11 +42,10 @@ def compile_kernels(spec: ImagePreprocessing) -> Mapping[str, bytes]:
     """
     with tempfile.TemporaryDirectory(prefix="headrace-kernels-") as folder:
         done = subprocess.run(  # noqa: S603 - this program, in a process of its own
-            [sys.executable, "-m", "headrace_compiler.kernels.lower", folder],
+            [sys.executable, "-P", "-m", "headrace_compiler.kernels.lower", folder],
             input=spec.model_dump_json(),
             capture_output=True,
             text=True,
-            timeout=_LIMIT_S,
             check=False,
             env={**os.environ, **UNOPTIMISED},
         )
@@ -119,7 +117,7 @@ def link(machine_code: bytes, target: KernelTarget, folder: Path) -> None:
     source.write_bytes(machine_code)
     done = subprocess.run(  # noqa: S603 - the linker that pip installed
         [
-            *(sys.executable, "-m", "ziglang", "cc"),
+            *(sys.executable, "-P", "-m", "ziglang", "cc"),
             *("-target", f"{target.architecture}-linux-gnu.{GLIBC}"),
             *("-shared", "-nostdlib", "-s", "-Wl,-z,defs", "-Wl,--build-id=none"),
             *("-Wl,-soname,headrace-kernel", "-o", str(folder / f"{target.name}.so")),

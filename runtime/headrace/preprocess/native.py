@@ -140,7 +140,7 @@ class NativeImages:
         rows = longest_window(self._spec, height, down)
         taps = longest_window(self._spec, width, across)
         columns = self._spec.size[1]
-        line = 6 * width + 3 * taps + 4 + 4 * columns
+        line = line_length(width, taps, columns)
         floats, integers = self._room(line + rows + columns * taps, columns)
         returned, raised = ctypes.c_int64(), ctypes.c_void_p()
         status = self._function(
@@ -189,6 +189,14 @@ def longest_window(spec: ImagePreprocessing, size: int, span: Span) -> int:
     radius = 2 if spec.resize.filter == "bicubic" else 1
     stretch = max(1.0, size / span.full) if spec.resize.antialias else 1.0
     return int(2 * radius * stretch) + 3  # one for each end that rounding moves
+
+
+def line_length(width: int, taps: int, columns: int) -> int:
+    """How many float32 the kernel keeps of one row.
+
+    They are two lines of the image, what windows reach beyond a line, and four numbers a column.
+    """
+    return 6 * width + 3 * taps + 4 + 4 * columns
 
 
 def _load(library: bytes) -> "ctypes._NamedFuncPointer":

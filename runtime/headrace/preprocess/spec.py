@@ -20,9 +20,9 @@ class Decode(Frozen):
         max_pixels: Images of more pixels are refused by their header, before they are decoded. At
             most 2**26: decoding takes up to ten bytes a pixel, for every request under way.
         upright: Turn and mirror the image as its EXIF orientation says.
-        reduced: Let a JPEG be decoded at some eighths of its size, as long as
-            both sides stay at least twice what the resize makes of them. Two to three times as
-            quick on large photographs, and pixels shift a little: a choice for the accuracy gate.
+        reduced: Let a JPEG be decoded at some eighths of its size, as long as both sides stay at
+            least twice what the resize makes of them. Quicker on large photographs, and pixels
+            shift a little: a choice for the accuracy gate.
     """
 
     op: Literal["decode"] = "decode"
@@ -86,7 +86,7 @@ class Letterbox(_Resampling):
     one pixel. It stands in the middle; an odd remainder is filled at the end.
 
     Attributes:
-        fill: The value of every channel beside the image, before scale and normalisation.
+        fill: The value of every channel beside the image, before normalisation.
     """
 
     op: Literal["letterbox"] = "letterbox"
