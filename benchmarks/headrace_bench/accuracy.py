@@ -1,5 +1,6 @@
 """Whether head answers as well as base: on golden cases, or on a recipe's evaluation data."""
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from headrace.bundle.open import Bundle
 from headrace.engine.model import Model, load_model
 from headrace.errors import CheckError, UsageError
 from headrace.postprocess.spec import TopK
-from headrace.preprocess.reference import prepare
+from headrace.preprocess.spec import raw_row
 from headrace.tensors import Array
 from headrace_bench.gate import Comparison
 from headrace_bench.statistics import RESAMPLES, Verdict
 from headrace_compiler.loading import load_recipe
 from headrace_compiler.recipe import Sample
+from headrace_compiler.steps.samples import sample_row
 
 MAX_SAMPLES = 20_000
 
@@ -96,15 +98,19 @@ def _rows_agree(answer: Array, reference: Array, tolerance: Tolerance) -> list[b
     return [bool(row.all()) for row in close.reshape(len(reference), -1)]
 
 
+def _ready(model: Model, sample: Sample) -> Mapping[str, Array]:
+    """A sample's tensors, as the model itself prepares them."""
+    spec, prepare = model.manifest.preprocessing, model.stages.prepare
+    if spec is None or prepare is None:
+        return {name: value for name, value in sample.items() if isinstance(value, np.ndarray)}
+    return prepare.run(raw_row(sample_row(spec.takes, "an evaluation sample", sample)))
+
+
 def _correct(model: Model, sample: Sample, label: object) -> list[bool]:
     """For each row of a sample, whether the model's likeliest class is the labelled one."""
-    manifest = model.manifest
-    inputs = {name: value for name, value in sample.items() if isinstance(value, np.ndarray)}
-    spec, wanted = manifest.preprocessing, manifest.postprocessing
-    if spec is not None:
-        images = [value for value in sample.values() if isinstance(value, bytes)]
-        inputs = {spec.output: prepare(spec, images)}
-    scores = model.session.run(inputs)[wanted.output if wanted else manifest.outputs[0].name]
+    wanted = model.manifest.postprocessing
+    read = wanted.reads[0] if wanted else model.manifest.outputs[0].name
+    scores = model.session.run(_ready(model, sample))[read]
     if scores.ndim != 2:
         raise UsageError("gate.evaluation", "top-1 accuracy needs an output (batch, classes)")
     found: list[object] = scores.argmax(axis=1).tolist()

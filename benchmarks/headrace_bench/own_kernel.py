@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.preprocess.geometry import Span, spans
-from headrace.preprocess.native import NativeImages
-from headrace.preprocess.reference import decode_row
-from headrace.preprocess.spec import CenterCrop, ImagePreprocessing, Normalize, Resize
+from headrace.preprocess.image.geometry import Span, spans
+from headrace.preprocess.image.native import NativeImages
+from headrace.preprocess.image.reference import decode_row
+from headrace.preprocess.image.spec import CenterCrop, ImagePreprocessing, Normalize, Resize
 from headrace_bench.measure import Repeated, Workload
 from headrace_bench.peers import CROP, MEAN, SHORTER, STD, kernel_workload
 

@@ -19,10 +19,12 @@ from headrace.bundle.write import bundle_name
 from headrace.engine.session import CPU, load_onnxruntime
 from headrace.errors import HeadraceError, MissingError, UsageError
 from headrace.hardware import detect_hardware
+from headrace.preprocess.image.spec import ImagePreprocessing
 from headrace.profile import Conditions, read_measurement
 from headrace.timing import FULL, QUICK
 from headrace_compiler.cache import StepCache, cached_call
 from headrace_compiler.loading import importable, load_recipe, recipe_digest
+from headrace_compiler.recipe import Recipe
 from headrace_compiler.targets import TARGETS, Target
 
 P = ParamSpec("P")
@@ -31,6 +33,9 @@ T = TypeVar("T")
 Measure = Literal["full", "quick", "none"]
 """How thoroughly to look for variants: `quick` times a few points only, and `none` packs the fp32
 graph alone, with nothing to choose."""
+
+Fuse = Literal["kernels", "graph"]
+"""What preprocessing becomes: native code, or for images standard operators in the graph."""
 
 _NEEDED = (
     "torch",
@@ -124,7 +129,7 @@ class Caching:
     limit_bytes: int
 
 
-def build(
+def build(  # noqa: PLR0913 - the options of the program
     recipe: Path,
     *,
     target: str = "cpu",
@@ -132,6 +137,7 @@ def build(
     replace: bool = False,
     measure: Measure = "full",
     replay: Path | None = None,
+    fuse: Fuse = "kernels",
     caching: Caching | None = None,
     progress: Progress | None = None,
 ) -> Built:
@@ -144,6 +150,7 @@ def build(
         replace: Whether a bundle of the same name may be replaced.
         measure: How thoroughly to look for variants.
         replay: A bundle whose recorded selection is to be repeated, instead of measuring.
+        fuse: What the preprocessing becomes.
         caching: Where steps are kept; None runs all of them.
         progress: Who is told of each step.
 
@@ -153,16 +160,13 @@ def build(
         CheckError: The graph does not compute what the model computes, or no variant keeps the
             recipe's budget; then the report is written nevertheless.
     """
-    _require_extra()
-    # Only now is it known that they can be imported.
+    _require_extra()  # only now is it known that they can be imported
     from headrace_compiler.drafts import Workbench  # noqa: PLC0415
     from headrace_compiler.job import Destination, Job  # noqa: PLC0415
     from headrace_compiler.lineage import Origin, tool_versions  # noqa: PLC0415
     from headrace_compiler.plan import PLANS  # noqa: PLC0415
 
-    meant = _target(target)
-    path = recipe.resolve()
-    told = progress or Silent()
+    meant, path, told = _target(target), recipe.resolve(), progress or Silent()
     with importable(path.parent), tempfile.TemporaryDirectory(prefix="headrace-build-") as scratch:
         declared = load_recipe(path)
         _refuse_existing(out / bundle_name(declared.name, declared.version), replace=replace)
@@ -178,11 +182,18 @@ def build(
             bench=Workbench(Path(scratch), conditions, told.advanced),
             here=here,
             only_fp32=measure == "none",
-            replay=None if replay is None else _recorded(replay, target),
+            in_graph=_fused(declared) if fuse == "graph" else None,
+            replay=None if replay is None else _recorded(replay, target, fuse),
         )
         package = PLANS[target](runner, job)
     _tell_of_other_content(job.replay, package.digest, told)
     return Built(package.path, package.digest, tuple(runner.records), package.measurement)
+
+
+def _fused(recipe: Recipe) -> ImagePreprocessing:
+    from headrace_compiler.shipping import fusible  # noqa: PLC0415 - it imports onnx
+
+    return fusible(recipe)
 
 
 def _conditions(target: Target, measure: Measure) -> tuple[Conditions, bool]:
@@ -209,7 +220,7 @@ def _target(name: str) -> Target:
     return TARGETS[name]
 
 
-def _recorded(path: Path, target: str) -> Measurement:
+def _recorded(path: Path, target: str, fuse: Fuse) -> Measurement:
     """The measurement that a bundle's content follows from.
 
     Raises:
@@ -220,6 +231,9 @@ def _recorded(path: Path, target: str) -> Measurement:
     built = bundle.manifest.lineage.target
     if built != target:
         raise UsageError("replay.target", f"{path} was built for '{built}', not for '{target}'")
+    fused: Fuse = "kernels" if bundle.manifest.in_graph is None else "graph"
+    if fused != fuse:
+        raise UsageError("replay.fuse", f"{path} was built with --fuse-preprocessing {fused}")
     record = bundle.build_record()
     fitting = [each for each in found if record and each.stem == record.fingerprint]
     if not fitting:

@@ -32,6 +32,10 @@ def compile_recipe(
         Path | None,
         typer.Option(help="Repeat the selection that this bundle recorded; measure nothing."),
     ] = None,
+    fuse_preprocessing: Annotated[
+        Literal["kernels", "graph"],
+        typer.Option(help="What it becomes: native code, or for images operators in the graph."),
+    ] = "kernels",
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle of this name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -46,6 +50,7 @@ def compile_recipe(
             replace=force,
             measure=measure,
             replay=replay,
+            fuse=fuse_preprocessing,
             caching=caching if settings.cache_limit else None,
             progress=screen,
         )

@@ -13,11 +13,12 @@ from typing import BinaryIO
 import numpy as np
 
 from headrace.errors import CheckError, UsageError
+from headrace.preprocess.spec import Value
 from headrace.tensors import Array
 from headrace_compiler.boundary import Translated, at, first_line, user_line
 from headrace_compiler.recipe import Recipe, Sample
 from headrace_compiler.seeds import seeded
-from headrace_compiler.steps.samples import prepare_sample
+from headrace_compiler.steps.samples import preparation, prepare_sample
 
 Label = int | float | str | Array | None
 
@@ -141,12 +142,13 @@ def _draw(
     marks: set[str] = set()
     labels: list[Label] = []
     names: tuple[str, ...] = tuple(spec.name for spec in recipe.inputs)
+    prepare = preparation(recipe, folder)
     with path.open("wb") as file:
         for number, pair in enumerate(_pairs(recipe, folder, give, what)):
             if number == most:
                 break
             sample, label = _split(pair, what, number)
-            raw, inputs = prepare_sample(recipe, f"{what} sample {number}", sample)
+            raw, inputs = prepare_sample(recipe, prepare, f"{what} sample {number}", sample)
             for name in names:
                 write_array(file, np.asarray(inputs[name], order="C"))
             marks.update(_marks(raw or inputs, batched=recipe.batched))
@@ -182,7 +184,7 @@ def _split(pair: object, what: str, number: int) -> tuple[Sample, object]:
     return pair
 
 
-def _marks(values: Mapping[str, bytes | Array], *, batched: bool) -> Iterator[str]:
+def _marks(values: Mapping[str, Value | Array], *, batched: bool) -> Iterator[str]:
     """sha256 of each row; of the whole where rows cannot be told apart."""
     arrays = [value for value in values.values() if isinstance(value, np.ndarray)]
     apart = batched and len(arrays) == len(values)
@@ -193,8 +195,9 @@ def _marks(values: Mapping[str, bytes | Array], *, batched: bool) -> Iterator[st
             if isinstance(part, bytes):
                 digest.update(f"{name} {len(part)}\n".encode() + part)
             else:
-                digest.update(f"{name} {part.dtype.str} {part.shape}\n".encode())
-                digest.update(np.ascontiguousarray(part).tobytes())
+                array = np.asarray(part)
+                digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
         yield digest.hexdigest()
 
 

@@ -23,6 +23,7 @@ from headrace_compiler.drafts import Draft, Workbench, on_both, on_openvino
 from headrace_compiler.graph import Graph
 from headrace_compiler.job import Job, Model, Runner
 from headrace_compiler.metrics import Metric, Rows, accuracy, metric_of
+from headrace_compiler.shipping import ship, shippable
 from headrace_compiler.steps.evaluate import Answers, evaluate
 from headrace_compiler.steps.prove import Proof, prove
 from headrace_compiler.steps.restore import Search, Static, restore
@@ -40,6 +41,7 @@ class Evidence:
     """What is known of the drafts, and which of them become variants.
 
     Attributes:
+        model: As it ships.
         kept: The fp32 graph and what was chosen, the most precise first.
         proofs: By draft.
         candidates: All drafts; empty where nothing was to be chosen.
@@ -48,6 +50,7 @@ class Evidence:
         data: What they were judged on.
     """
 
+    model: Model
     kept: tuple[Draft, ...]
     proofs: Mapping[str, Proof]
     candidates: tuple[Candidate, ...] = ()
@@ -71,6 +74,7 @@ def gather(
         drafts: The fp32 graph first.
         static: What the draft `int8` was quantized from, to find the layers that must stay float.
     """
+    drafts = shippable(job, drafts)
     if job.replay is not None:
         return _replayed(run, job, model, drafts, data, static, job.replay)
     proofs = _prove(run, job, model, drafts)
@@ -80,17 +84,19 @@ def gather(
         judge = _judge(run, job, model, drafts[0], data)
         scores, proofs = judge.score(drafts, proofs)
         mixed, sensitivity = judge.mend(static, scores)
+        mixed = shippable(job, mixed)
         if mixed:
             drafts = [*drafts, *mixed]
             proofs = {**proofs, **_prove(run, job, model, mixed)}
             more, proofs = judge.score(mixed, proofs)
             scores = {**scores, **more}
+    shipped, drafts = ship(run, job, model, drafts)
     candidates = [_candidate(draft, proofs[draft.name], scores.get(draft.name)) for draft in drafts]
     limits = job.recipe.budget.limits
     selection: Selection | None = None
     dropped: tuple[Dropped, ...] = ()
     if job.here:
-        measures = _Measures(run, job.bench, drafts, model)
+        measures = _Measures(run, job.bench, drafts, shipped)
         candidates = time_candidates(candidates, limits, measures, proven=False)
         selection = select(candidates, limits)
         names = {*selection.chosen}
@@ -98,9 +104,11 @@ def gather(
         timeless = Limits(accuracy_loss=limits.accuracy_loss)
         dropped = refused(candidates, gates(timeless, proven=False))
         names = {each.name for each in candidates} - {each.variant for each in dropped}
+    kept = _in_order(drafts, {*names, drafts[0].name}, candidates)
     return Evidence(
-        kept=_in_order(drafts, {*names, drafts[0].name}, candidates),
-        proofs=proofs,
+        model=shipped,
+        kept=kept,
+        proofs=proofs if job.in_graph is None else _prove_shipped(run, job, shipped, kept),
         candidates=tuple(ladder(candidates)),
         selection=selection,
         sensitivity=sensitivity,
@@ -111,7 +119,8 @@ def gather(
 
 def only(run: Runner, job: Job, model: Model, draft: Draft) -> Evidence:
     """A draft with nothing beside it, so that there is nothing to choose."""
-    return Evidence(kept=(draft,), proofs=_prove(run, job, model, [draft]))
+    shipped, kept = ship(run, job, model, [draft])
+    return Evidence(model=shipped, kept=kept, proofs=_prove(run, job, shipped, kept))
 
 
 @dataclass(frozen=True)
@@ -321,15 +330,28 @@ def _replayed(
     kept = tuple(draft for draft in made if draft.name in wanted)
     order = [each.name for each in recorded.candidates]
     kept = tuple(sorted(kept, key=lambda draft: order.index(draft.name)))
-    proofs = _prove(run, job, model, kept)
+    shipped, kept = ship(run, job, model, kept)
+    proofs = _prove_shipped(run, job, shipped, kept)
+    return Evidence(model=shipped, kept=kept, proofs=proofs, data=data)
+
+
+def _prove_shipped(
+    run: Runner, job: Job, shipped: Model, kept: Sequence[Draft]
+) -> dict[str, Proof]:
+    """The proofs of what ships, which was chosen elsewhere or in another form.
+
+    Raises:
+        CheckError: Part of it fails here.
+    """
+    proofs = _prove(run, job, shipped, kept)
     for proof in proofs.values():
         if proof.fault:
             raise CheckError(
-                "replay.fault",
-                f"the recorded selection holds '{proof.draft}', which fails here: {proof.fault}",
-                "replay on a machine of the kind that made the record",
+                "build.fault",
+                f"'{proof.draft}' was chosen, and fails as it is to ship here: {proof.fault}",
+                "replay a selection on a machine of the kind that made the record",
             )
-    return Evidence(kept=kept, proofs=proofs, data=data)
+    return proofs
 
 
 def _in_order(

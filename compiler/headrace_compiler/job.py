@@ -7,6 +7,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from headrace.bundle.golden import GoldenCase
 from headrace.bundle.measurement import Measurement
+from headrace.preprocess.image.spec import ImagePreprocessing
 from headrace_compiler.drafts import Workbench
 from headrace_compiler.graph import Graph
 from headrace_compiler.lineage import Origin
@@ -62,6 +63,7 @@ class Job:
         bench: This machine.
         here: Whether this machine is of the target's kind, so that variants are measured.
         only_fp32: Whether the fp32 graph alone is wanted, with nothing to choose.
+        in_graph: The preprocessing that goes into the graph instead of into kernels.
         replay: The measurement whose selection is repeated, instead of measuring again.
     """
 
@@ -74,6 +76,7 @@ class Job:
     bench: Workbench
     here: bool
     only_fp32: bool
+    in_graph: ImagePreprocessing | None
     replay: Measurement | None
 
 

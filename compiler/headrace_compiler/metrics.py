@@ -54,7 +54,7 @@ def metric_of(recipe: Recipe, outputs: tuple[str, ...], folder: Path) -> Metric:
         folder: Of the recipe, to name the line at fault.
     """
     wanted = recipe.postprocessing
-    output = wanted.output if wanted is not None else outputs[0]
+    output = outputs[0] if wanted is None else wanted.reads[0]
     labels = wanted.labels if isinstance(wanted, TopK) else ()
     name = recipe.metric
     if callable(name):

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+from headrace.engine.session import CPU
+from headrace.preprocess.image.spec import ImagePreprocessing
 from headrace_compiler.datasets import Data, draw_data
 from headrace_compiler.drafts import (
     OPENVINO,
@@ -15,7 +17,9 @@ from headrace_compiler.drafts import (
 )
 from headrace_compiler.evidence import Evidence, gather, only
 from headrace_compiler.job import Job, Model, Runner
+from headrace_compiler.kernels.cuda import compile_ptx
 from headrace_compiler.kernels.lower import compile_kernels
+from headrace_compiler.kernels.sources import Specs, sources
 from headrace_compiler.quantizable import quantizable
 from headrace_compiler.steps.best_ranges import best_ranges
 from headrace_compiler.steps.calibrate import METHODS, calibrate
@@ -24,7 +28,7 @@ from headrace_compiler.steps.export import Exportable, export
 from headrace_compiler.steps.fuse import fuse, has_attention
 from headrace_compiler.steps.golden import golden
 from headrace_compiler.steps.half import half
-from headrace_compiler.steps.package import Package, package
+from headrace_compiler.steps.package import Extras, Package, package
 from headrace_compiler.steps.parity import answer_batches, parity
 from headrace_compiler.steps.prepare import prepare
 from headrace_compiler.steps.quantize_dynamic import quantize_dynamic
@@ -32,7 +36,7 @@ from headrace_compiler.steps.quantize_nncf import quantize_nncf
 from headrace_compiler.steps.quantize_static import activation_types
 from headrace_compiler.steps.quantize_weights import quantize_weights
 from headrace_compiler.steps.restore import Static
-from headrace_compiler.steps.samples import draw_samples
+from headrace_compiler.steps.samples import draw_samples, named_files
 from headrace_compiler.steps.simplify import simplify
 from headrace_compiler.steps.sketch import Sketch, sketch
 from headrace_compiler.targets import TENSORRT
@@ -42,7 +46,7 @@ def cpu(run: Runner, job: Job) -> Package:
     """From fp32 to int4, on ONNX Runtime and on OpenVINO."""
     model = _prove_fp32(run, job)
     if job.only_fp32:
-        return _pack(run, job, model, only(run, job, model, exact_drafts(model.graph, None)[0]))
+        return _pack(run, job, only(run, job, model, exact_drafts(model.graph, None)[0]))
     fused = run.cached("fuse", fuse, model.graph)
     drafts = [*exact_drafts(model.graph, fused), on_openvino("fp32", model.graph)]
     data = run("data", draw_data, job.recipe, job.folder, job.scratch)
@@ -60,7 +64,7 @@ def cpu(run: Runner, job: Job) -> Package:
         int4 = run.cached("quantize-weights", quantize_weights, fused or static.graph)
         drafts += on_onnxruntime("int4", "int4", int4)
     evidence = gather(run, job, model, drafts, data, static)
-    return _pack(run, job, model, evidence)
+    return _pack(run, job, evidence)
 
 
 def gpu(run: Runner, job: Job) -> Package:
@@ -68,7 +72,7 @@ def gpu(run: Runner, job: Job) -> Package:
     model = _prove_fp32(run, job)
     fp32 = exact_drafts(model.graph, None)[0]
     if job.only_fp32:
-        return _pack(run, job, model, only(run, job, model, fp32))
+        return _pack(run, job, only(run, job, model, fp32))
     fp16 = run.cached("half", half, model.graph)
     drafts = [fp32, in_half(fp16, job.target)]
     data = run("data", draw_data, job.recipe, job.folder, job.scratch)
@@ -76,7 +80,7 @@ def gpu(run: Runner, job: Job) -> Package:
     if job.target.name == "tensorrt":
         static, whole = _int8(run, job, model, data)
     drafts += [draft for draft in whole if draft.engine == ORT]
-    return _pack(run, job, model, gather(run, job, model, drafts, data, static))
+    return _pack(run, job, gather(run, job, model, drafts, data, static))
 
 
 PLANS: Mapping[str, Callable[[Runner, Job], Package]] = {
@@ -153,15 +157,28 @@ def _nncf(run: Runner, job: Job, static: Static, data: Data, *, transformer: boo
     ]
 
 
-def _pack(run: Runner, job: Job, model: Model, evidence: Evidence) -> Package:
-    spec = job.recipe.preprocessing
-    kernels = {} if spec is None else run.cached("kernels", compile_kernels, spec)
-    sketches = run("sketch", _sketch, model)
-    return run("package", package, job, model, evidence, kernels, sketches, run.seconds)
+def _pack(run: Runner, job: Job, evidence: Evidence) -> Package:
+    sketches = run("sketch", _sketch, evidence.model, job)
+    extras = Extras(_kernels(run, job), named_files(job.recipe, job.folder), sketches)
+    return run("package", package, job, evidence, extras, run.seconds)
 
 
-def _sketch(model: Model) -> tuple[Sketch, ...]:
-    """How inputs and the source model's outputs are distributed in the samples."""
+def _kernels(run: Runner, job: Job) -> Mapping[str, bytes]:
+    """Native code for what stands before and after the model, by target."""
+    before = None if job.in_graph else job.recipe.preprocessing
+    specs = Specs(preprocessing=before, postprocessing=job.recipe.postprocessing)
+    kernels = run.cached("kernels", compile_kernels, specs) if sources(specs) else {}
+    if job.target.provider == CPU or not isinstance(before, ImagePreprocessing):
+        return kernels
+    return {**kernels, **run.cached("ptx", compile_ptx, before)}
+
+
+def _sketch(model: Model, job: Job) -> tuple[Sketch, ...]:
+    """How inputs and the source model's outputs are distributed in the samples.
+
+    Of decoded images, which differ in size, there are no sketches.
+    """
     inputs = model.samples.inputs
     outputs = [model.source.run(sample) for sample in inputs]
-    return sketch(inputs, outputs, model.graph.inputs, model.graph.outputs)
+    input_specs = () if job.in_graph else model.graph.inputs
+    return sketch(inputs, outputs, input_specs, model.graph.outputs)

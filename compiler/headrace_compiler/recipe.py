@@ -9,12 +9,12 @@ from pydantic import Field, field_validator, model_validator
 from headrace.bundle.manifest import Name, Tolerance, Version, check_processing
 from headrace.bundle.measurement import Limits
 from headrace.postprocess.spec import Postprocessing
-from headrace.preprocess.spec import ImagePreprocessing
+from headrace.preprocess.spec import Preprocessing, Value
 from headrace.tensors import BATCH, Array, Frozen, TensorSpec
 
-Sample = Mapping[str, bytes | Array]
-"""One request: an encoded image (bytes) under the raw input's name where preprocessing is
-declared, or else one array an input, each with its batch axis."""
+Sample = Mapping[str, str | Value | Array]
+"""One request. Where preprocessing is declared, one row of each raw input: an encoded image or
+recording, a text, or the value of a column. Else one array an input, each with its batch axis."""
 
 Score = Callable[[Mapping[str, Array], object], float]
 """A metric of one's own: the raw outputs of one sample and its label in, a score out; the higher
@@ -71,8 +71,8 @@ class Recipe(Frozen):
             stands first.
         outputs: Their names, in the order in which the model returns them. By default the keys of
             the dictionary it returns, the names in the graph, or `output0`, `output1`, ...
-        preprocessing: What turns an encoded image into the model's one input.
-        postprocessing: What turns logits into an answer.
+        preprocessing: What turns raw inputs into all inputs of the model.
+        postprocessing: What turns the model's outputs into an answer.
         samples: A function that returns typical requests: the model is captured, compared and
             proven on the first few of them.
         calibration: A function that returns the samples that quantization takes its ranges from;
@@ -92,7 +92,7 @@ class Recipe(Frozen):
     model: Callable[[], object] | Path | str
     inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1, strict=False)]
     outputs: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    preprocessing: ImagePreprocessing | None = None
+    preprocessing: Preprocessing | None = None
     postprocessing: Postprocessing | None = None
     samples: Callable[[], Iterable[Sample]]
     calibration: Callable[[], Iterable[Sample]] | None = None
@@ -121,8 +121,9 @@ class Recipe(Frozen):
                 raise ValueError(f"input '{spec.name}': the axis '{BATCH}' stands first")
         check_processing(self.inputs, (), self.preprocessing, None)
         wanted = self.postprocessing
-        if wanted is not None and self.outputs and wanted.output not in self.outputs:
-            raise ValueError(f"postprocessing reads '{wanted.output}', which is no output")
+        for name in () if wanted is None or not self.outputs else wanted.reads:
+            if name not in self.outputs:
+                raise ValueError(f"postprocessing reads '{name}', which is no output")
         return self
 
     @property

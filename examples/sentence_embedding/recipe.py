@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 with its weights: a text's tokens in, a vector of length one out.
+"""all-MiniLM-L6-v2 with its weights: a text in, a vector of length one out.
 
     headrace compile examples/sentence_embedding/recipe.py
 
@@ -14,15 +14,12 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import BertModel
 
-from headrace.tensors import Array
-from headrace_compiler import Recipe, TensorSpec
+from headrace_compiler import Recipe, TensorSpec, TextPreprocessing
 
 TOKENS = 256
 """What the model was trained on at most; longer texts are cut."""
@@ -32,8 +29,6 @@ SAMPLED = ("datasets",)
 CALIBRATED = ("cluster", "decomposition", "feature_extraction", "neighbors")
 EVALUATED = ("ensemble", "linear_model", "metrics", "model_selection", "svm")
 SAMPLES, CALIBRATION, EVALUATION = 16, 100, 200
-ROWS = 8
-"""Of the first sample, which is a batch."""
 LENGTHS = (1, 4, 2, 8, 1, 3)
 """Of the texts in turn, in paragraphs at most."""
 
@@ -60,23 +55,6 @@ def model() -> nn.Module:
     return SentenceEncoder(BertModel.from_pretrained(_packaged(), local_files_only=True))
 
 
-def load_tokenizer() -> Tokenizer:
-    """The model's own; it cuts long texts, and pads to the longest of a batch."""
-    tokenizer = Tokenizer.from_file(str(_packaged() / "tokenizer.json"))
-    tokenizer.enable_truncation(TOKENS)
-    tokenizer.enable_padding()  # the file says to 128 tokens, however short the texts are
-    return tokenizer
-
-
-def tokenize(tokenizer: Tokenizer, batch: list[str]) -> dict[str, Array]:
-    """The model's inputs for a batch of texts: int64 (batch, sequence) twice."""
-    encoded = tokenizer.encode_batch(batch)
-    return {
-        "input_ids": np.array([one.ids for one in encoded], np.int64),
-        "attention_mask": np.array([one.attention_mask for one in encoded], np.int64),
-    }
-
-
 def texts(packages: tuple[str, ...], count: int) -> list[str]:
     """Texts of one to eight paragraphs out of the docstrings of some of scikit-learn's packages.
 
@@ -94,23 +72,19 @@ def texts(packages: tuple[str, ...], count: int) -> list[str]:
     ]
 
 
-def samples() -> Iterator[dict[str, Array]]:
-    """A padded batch of texts of different length, then one text a sample."""
-    tokenizer, drawn = load_tokenizer(), texts(SAMPLED, SAMPLES)
-    yield tokenize(tokenizer, drawn[:ROWS])
-    yield from (tokenize(tokenizer, [text]) for text in drawn[ROWS:])
+def samples() -> Iterator[dict[str, str]]:
+    """Texts of different length."""
+    return ({"text": text} for text in texts(SAMPLED, SAMPLES))
 
 
-def calibration() -> Iterator[dict[str, Array]]:
+def calibration() -> Iterator[dict[str, str]]:
     """Texts for the ranges of quantization."""
-    tokenizer = load_tokenizer()
-    return (tokenize(tokenizer, [text]) for text in texts(CALIBRATED, CALIBRATION))
+    return ({"text": text} for text in texts(CALIBRATED, CALIBRATION))
 
 
-def evaluation() -> Iterator[tuple[dict[str, Array], None]]:
+def evaluation() -> Iterator[tuple[dict[str, str], None]]:
     """Texts on which a variant should give the vectors that the fp32 graph gives."""
-    tokenizer = load_tokenizer()
-    return ((tokenize(tokenizer, [text]), None) for text in texts(EVALUATED, EVALUATION))
+    return (({"text": text}, None) for text in texts(EVALUATED, EVALUATION))
 
 
 def _packaged() -> Path:
@@ -138,6 +112,14 @@ recipe = Recipe(
         TensorSpec(name="attention_mask", datatype="INT64", shape=("batch", "sequence")),
     ),
     outputs=("sentence_embedding",),
+    preprocessing=TextPreprocessing(
+        input="text",
+        tokenizer=str(_packaged() / "tokenizer.json"),
+        ids="input_ids",
+        mask="attention_mask",
+        length=TOKENS,
+        pad_id=0,
+    ),
     samples=samples,
     calibration=calibration,
     evaluation=evaluation,

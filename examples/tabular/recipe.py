@@ -3,13 +3,14 @@
     headrace compile examples/tabular/recipe.py
 
 The table is the Breast Cancer Wisconsin (Diagnostic) data set, which scikit-learn carries. The
-columns differ in size by a factor of 100,000; the network holds their means and deviations, so that
-clients send the numbers as they were measured.
+columns differ in size by a factor of 100,000; the bundle holds their means and deviations, so that
+clients send the numbers as they were measured, one tensor a column.
 """
 
 # ruff: noqa: TID251 - a recipe makes a torch module
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -18,48 +19,47 @@ from sklearn.datasets import load_breast_cancer  # type: ignore[import-untyped]
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from headrace.tensors import Array
-from headrace_compiler import Budget, Recipe, TensorSpec, TopK
+from headrace.preprocess.table.reference import prepare
+from headrace_compiler import Budget, Number, Recipe, TablePreprocessing, TensorSpec, TopK
 
+TABLE = load_breast_cancer()
+COLUMNS = tuple(str(name).replace(" ", "_") for name in TABLE.feature_names)
 CLASSES = ("malignant", "benign")
-COLUMNS = 30
 STEPS, WIDTH = 200, 64
 SAMPLES = 16
 
 
-class Network(nn.Module):
-    """Brings every column to mean 0 and deviation 1; then two hidden layers.
+def half(number: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Every second row, from row 0 or 1: measurements (rows, 30), and classes (rows,)."""
+    rows = slice(number, None, 2)
+    return TABLE.data[rows], TABLE.target[rows].astype(np.int64)
 
-    Args:
-        rows: What it is to be trained on: float32 (rows, 30).
-    """
 
-    mean: torch.Tensor
-    deviation: torch.Tensor
+def columns() -> Iterator[Number]:
+    """Each brought to mean 0 and deviation 1 on the first half of the table."""
+    rows, _ = half(0)
+    for name, mean, std in zip(COLUMNS, rows.mean(axis=0), rows.std(axis=0), strict=True):
+        yield Number(name=name, mean=float(mean), std=float(std))
 
-    def __init__(self, rows: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", rows.mean(dim=0))
-        self.register_buffer("deviation", rows.std(dim=0))
-        self.layers = nn.Sequential(
-            nn.Linear(COLUMNS, WIDTH),
-            nn.ReLU(),
-            nn.Linear(WIDTH, WIDTH),
-            nn.ReLU(),
-            nn.Linear(WIDTH, len(CLASSES)),
-        )
 
-    def forward(self, measurements: torch.Tensor) -> torch.Tensor:
-        """float32 (batch, 30) to logits (batch, 2)."""
-        logits: torch.Tensor = self.layers((measurements - self.mean) / self.deviation)
-        return logits
+PREPROCESSING = TablePreprocessing(columns=tuple(columns()), output="features")
 
 
 def model() -> nn.Module:
-    """A network that was trained on the first half of the table, in a second."""
+    """A network that was trained on the first half of the table, in a second.
+
+    float32 features (batch, 30) in, logits (batch, 2) out.
+    """
     rows, classes = half(0)
-    inputs, wanted = torch.from_numpy(rows), torch.from_numpy(classes)
-    network = Network(inputs)
+    features = prepare(PREPROCESSING, dict(zip(COLUMNS, rows.T, strict=True)))
+    inputs, wanted = torch.from_numpy(features), torch.from_numpy(classes)
+    network = nn.Sequential(
+        nn.Linear(len(COLUMNS), WIDTH),
+        nn.ReLU(),
+        nn.Linear(WIDTH, WIDTH),
+        nn.ReLU(),
+        nn.Linear(WIDTH, len(CLASSES)),
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
     for _ in range(STEPS):
         loss = cross_entropy(network(inputs), wanted)
@@ -69,29 +69,26 @@ def model() -> nn.Module:
     return network
 
 
-def half(number: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Every second row, from row 0 or 1: measurements (rows, 30), and classes (rows,)."""
-    table = load_breast_cancer()
-    rows = slice(number, None, 2)
-    return table.data[rows].astype(np.float32), table.target[rows].astype(np.int64)
+def measurements(number: int) -> Iterator[dict[str, float]]:
+    """The rows of one half of the table, as clients send them."""
+    rows, _ = half(number)
+    return (dict(zip(COLUMNS, row, strict=True)) for row in rows.tolist())
 
 
-def samples() -> Iterator[dict[str, Array]]:
-    """Rows that were trained on, one a sample."""
-    rows, _ = half(0)
-    return ({"measurements": row[np.newaxis]} for row in rows[:SAMPLES])
+def samples() -> Iterator[dict[str, float]]:
+    """Rows that were trained on."""
+    return islice(measurements(0), SAMPLES)
 
 
-def calibration() -> Iterator[dict[str, Array]]:
-    """All rows that were trained on, one a sample."""
-    rows, _ = half(0)
-    return ({"measurements": row[np.newaxis]} for row in rows)
+def calibration() -> Iterator[dict[str, float]]:
+    """All rows that were trained on."""
+    return measurements(0)
 
 
-def evaluation() -> Iterator[tuple[dict[str, Array], Array]]:
+def evaluation() -> Iterator[tuple[dict[str, float], int]]:
     """The rows that were held out, with their classes."""
-    rows, classes = half(1)
-    yield {"measurements": rows}, classes
+    _, classes = half(1)
+    return zip(measurements(1), classes.tolist(), strict=True)
 
 
 recipe = Recipe(
@@ -99,8 +96,9 @@ recipe = Recipe(
     version="1",
     description="Tells malignant from benign by thirty measurements of cell nuclei.",
     model=model,
-    inputs=(TensorSpec(name="measurements", datatype="FP32", shape=("batch", COLUMNS)),),
+    inputs=(TensorSpec(name="features", datatype="FP32", shape=("batch", len(COLUMNS))),),
     outputs=("logits",),
+    preprocessing=PREPROCESSING,
     postprocessing=TopK(output="logits", k=2, labels=CLASSES),
     samples=samples,
     calibration=calibration,

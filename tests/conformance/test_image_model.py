@@ -16,7 +16,8 @@ import tritonclient.grpc
 import tritonclient.http
 from services import HEADRACE, Service, environment, run, serving
 
-from headrace.preprocess.reference import prepare
+from headrace.preprocess.image.reference import prepare
+from headrace.preprocess.image.spec import ImagePreprocessing
 from headrace_compiler.loading import importable, load_recipe
 
 pytestmark = pytest.mark.ray
@@ -46,7 +47,7 @@ def eager() -> TopFive:
         assert callable(recipe.model)
         network = recipe.model()
     assert isinstance(network, torch.nn.Module)
-    assert recipe.preprocessing is not None
+    assert isinstance(recipe.preprocessing, ImagePreprocessing)
     images = prepare(recipe.preprocessing, [path.read_bytes() for path in PHOTOGRAPHS])
     with torch.inference_mode():
         scores = torch.softmax(network.eval()(torch.from_numpy(images)), dim=1)
@@ -96,7 +97,7 @@ def test_a_service_agrees_with_eager_pytorch(
     http = transport is tritonclient.http
     address = service.url.removeprefix("http://") if http else service.grpc
     spec = load_recipe(EXAMPLE / "recipe.py").preprocessing
-    assert spec is not None
+    assert isinstance(spec, ImagePreprocessing)
     contents = [path.read_bytes() for path in PHOTOGRAPHS]
     raw = transport.InferInput("image", [len(contents)], "BYTES")
     raw.set_data_from_numpy(np.array(contents, dtype=object))

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from headrace.hardware import detect_hardware
-from headrace.preprocess.decode import Pixels
-from headrace.preprocess.reference import Floats, prepare_image
+from headrace.preprocess.image.decode import Pixels
+from headrace.preprocess.image.reference import Floats, prepare_image
 from headrace_bench.contest import Contest, Effort, run_contest
 from headrace_bench.own_kernel import SPEC, open_kernel
 from headrace_bench.peers import CROP, Prepare, geometry, kernel_workload, normalizer

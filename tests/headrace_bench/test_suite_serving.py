@@ -1,15 +1,18 @@
 """The suites `serving` and `coldstart`: their cases, and those of them that need no peer."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import image_bundle
+from bundles import LABELS, PREPROCESSING, image_bundle
 from services import GOOD
 
 from headrace.bundle.open import open_bundle
 from headrace.hardware import detect_hardware
+from headrace.postprocess.spec import TopK
+from headrace.preprocess.image.spec import ImagePreprocessing, Normalize
 from headrace.processes import marked_processes
 from headrace_bench.contest import Contest, Effort, run_contest
 from headrace_bench.load.served import open_served
@@ -17,6 +20,8 @@ from headrace_bench.load.server import SERVER_MARK, Server
 from headrace_bench.result import CaseResult
 from headrace_bench.suites import coldstart, serving
 from headrace_bench.suites.options import SuiteOptions
+from headrace_compiler.kernels.lower import compile_kernels
+from headrace_compiler.kernels.sources import Specs
 
 SHORT = Effort(rounds=1, block_s=0.05, warm_s=0.05, allow_load=True)
 
@@ -25,6 +30,12 @@ def options(scratch: Path, bundle: Path | None = GOOD, case: str = "*") -> Suite
     """What a suite is asked with: no peers."""
     opened = None if bundle is None else open_bundle(bundle)
     return SuiteOptions(opened, scratch, scratch / "home", quick=False, peers=(), case=case)
+
+
+def compiled(spec: ImagePreprocessing) -> Mapping[str, bytes]:
+    """The native libraries of a spec, with the postprocessing of `image_bundle`."""
+    finish = TopK(output="logits", k=2, labels=LABELS)
+    return compile_kernels(Specs(preprocessing=spec, postprocessing=finish))
 
 
 def headrace_alone(contest: Contest) -> CaseResult:
@@ -130,12 +141,19 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
     assert {"latency_p50", "memory"} <= {metric.name for metric in result.metrics}
 
 
+def without_jit(contest: Contest) -> Contest:
+    """A contest in which Numba compiles once, after which its cache has what it made."""
+    native, jit, cached = contest.contestants
+    assert [native.name, jit.name, cached.name] == ["headrace", "numba-jit", "numba-cached"]
+    assert jit == replace(cached, name=jit.name, environment={"NUMBA_CACHE_DIR": ""})
+    return replace(contest, contestants=(native, cached))
+
+
 def test_a_first_tensor_is_timed_natively_and_compiled_on_the_spot(tmp_path: Path) -> None:
-    """Both processes make the tensor of the reference; one that does not is not measured."""
-    (contest,) = coldstart.contests(options(tmp_path, GOOD, coldstart.TENSOR))
-    results = run_contest(contest, SHORT, detect_hardware())
-    assert [each.contestant for each in results] == ["headrace", "numba-jit"]
-    for each in results:
+    """All processes make the tensor of the reference; one that does not is not measured."""
+    (found,) = coldstart.contests(options(tmp_path, GOOD, coldstart.TENSOR))
+    contest = without_jit(found)
+    for each in run_contest(contest, SHORT, detect_hardware()):
         assert each.status == "ok", each.reason  # which may say that the machine was busy
         assert each.metric("latency_p50") is not None
     expected = Path(str(contest.contestants[0].arguments["expected"]))
@@ -143,6 +161,34 @@ def test_a_first_tensor_is_timed_natively_and_compiled_on_the_spot(tmp_path: Pat
     for each in run_contest(contest, SHORT, detect_hardware()):
         assert (each.status, each.metrics) == ("failed", ())
         assert "the tensor is off by" in each.reason
+
+
+def test_a_first_image_is_answered_natively(tmp_path: Path) -> None:
+    """A case of the cold start has headrace answer an encoded image."""
+    bundle = image_bundle(tmp_path, kernels=compiled(PREPROCESSING))
+    (contest,) = coldstart.contests(options(tmp_path, bundle, coldstart.IMAGE))
+    result = headrace_alone(contest)
+    assert result.status == "ok", result.reason
+
+
+def test_a_first_image_is_answered_by_what_numba_compiled(tmp_path: Path) -> None:
+    """Numba's server has the kernel of the bundle's spec, even if the bundle's library has not."""
+    other = Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    libraries = compiled(PREPROCESSING.model_copy(update={"normalize": other}))
+    bundle = image_bundle(tmp_path, kernels=libraries)
+    (contest,) = coldstart.contests(options(tmp_path, bundle, coldstart.IMAGE))
+    native, cached = run_contest(without_jit(contest), SHORT, detect_hardware())
+    assert native.status == "failed"
+    assert "golden case 0: input 'pixels' is off by" in native.reason
+    assert cached.status == "ok", cached.reason
+    assert {"numba", "llvmlite"} <= cached.versions.keys()
+    assert len([*tmp_path.rglob("*.nbc")]) == 1  # found by every start but the first
+
+
+def test_what_prepares_no_images_natively_has_no_first_image(tmp_path: Path) -> None:
+    """Numba is nobody's rival without a bundle, without images, or without a library."""
+    for bundle in (None, GOOD, image_bundle(tmp_path)):
+        assert coldstart.contests(options(tmp_path, bundle, coldstart.IMAGE)) == []
 
 
 def test_sizes_are_those_of_files(tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ PACKAGES = {
 }
 # The runtime's rooms, lowest floor first: each imports those before it alone.
 ROOMS = (
-    *("errors", "tensors", "hardware", "settings", "processes", "cachedir"),
+    *("errors", "tensors", "hardware", "native", "settings", "processes", "cachedir"),
     *("preprocess", "postprocess", "bundle", "engine", "footprint", "selection", "timing"),
     *("profile", "choice", "protocol", "observe"),
     *("server", "cluster", "commands", "cli"),
 )
 # The extras on whose packages each package may stand, besides the base install.
 EXTRAS = {
-    "headrace": ("cpu", "grpc", "serve", "openvino"),
+    "headrace": ("cpu", "grpc", "serve", "openvino", "text"),
     "headrace_compiler": ("cpu", "compiler"),
     "headrace_bench": ("cpu", "bench"),
     "headrace_deploy": ("cpu", "grpc", "serve", "compiler"),
@@ -41,7 +41,7 @@ EXTRAS = {
 # What no edge needs: too heavy for it, or of extras that it goes without.
 ABSENT = (
     *("torch", "onnx", "onnxscript", "onnx_ir", "numba", "mlflow", "dagster", "ray"),
-    *("grpc", "tritonclient", "google"),
+    *("grpc", "tritonclient", "google", "tokenizers"),
 )
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 EDGES = {f"runtime/headrace/server/{edge}.py" for edge in ("http", "grpc")}

@@ -1,154 +1,168 @@
-"""The kernels' machine code for aarch64, run on another processor than it was made for."""
+"""The libraries for aarch64, opened and called by the runtime as on such a processor.
 
-import dataclasses
-import os
+A Python for aarch64 runs under qemu. There the runtime opens bundles, chooses their library by what
+the processor has, and sends golden cases through it.
+"""
+
 import shutil
 import subprocess
-import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import stage_answers
+from bundles import parts
+from safetensors.numpy import load_file
+from stage_cases import SPECS, model_outputs, raw_rows
 
-from headrace.preprocess.geometry import spans
-from headrace.preprocess.native import line_length, longest_window
-from headrace.preprocess.reference import prepare_image
-from headrace.preprocess.spec import (
-    Cast,
-    CenterCrop,
-    Colour,
-    ImagePreprocessing,
-    Layout,
-    Letterbox,
-    Normalize,
-    Resize,
-    Stretch,
-)
-from headrace.tensors import NUMPY_DTYPES, Array
-from headrace_compiler.kernels.lower import UNOPTIMISED
+from headrace.bundle.digest import hash_bytes
+from headrace.bundle.golden import GoldenCase, encode_cases
+from headrace.bundle.manifest import KERNELS, KernelEntry, Manifest
+from headrace.bundle.open import Bundle, open_bundle
+from headrace.bundle.write import write_bundle
+from headrace.engine.stages import Stage, Stages
+from headrace.postprocess.reference import postprocess
+from headrace.preprocess.reference import open_reference
+from headrace.preprocess.table.spec import TablePreprocessing
+from headrace.tensors import BATCH, Array, TensorSpec
+from headrace_compiler.kernels.lower import compile_kernels
+from headrace_compiler.kernels.sources import Specs
 
-HARNESS = """
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-typedef int64_t i;
-int32_t headrace_prepare(i *, void **, const uint8_t *, i, i, i, i, i, i, i, i, i, i, i, i, i,
-                         float *, float *, float *, int32_t *, i, void *);
-int main(void) {
-  /* height, width, top, bottom, rows' span, columns' span, longest windows, columns, bytes, line */
-  i n[17];
-  if (fread(n, 8, 17, stdin) != 17) return 2;
-  size_t size = (size_t)(n[0] * n[1] * 3);
-  uint8_t *image = malloc(size);
-  if (fread(image, 1, size, stdin) != size) return 2;
-  float *line = malloc(n[16] * 4);
-  float *down = malloc(n[12] * 4), *across = malloc(n[14] * n[13] * 4);
-  int32_t *starts = malloc(n[14] * 4);
-  void *out = malloc(n[15]);
-  i returned = -1;
-  void *raised = 0;
-  int32_t status = headrace_prepare(&returned, &raised, image, n[0], n[1], n[1] * 3, n[2], n[3],
-                                    n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11],
-                                    line, down, across, starts, n[13], out);
-  if (status || returned) return 3;
-  return fwrite(out, 1, n[15], stdout) == (size_t)n[15] ? 0 : 4;
-}
-"""
-IMAGENET = Normalize(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
-SPECS = {
-    "bilinear": ImagePreprocessing(
-        input="image",
-        output="pixels",
-        resize=Resize(shorter=64),
-        crop=CenterCrop(height=56, width=56),
-        normalize=IMAGENET,
-    ),
-    "bicubic": ImagePreprocessing(
-        input="image",
-        output="pixels",
-        resize=Stretch(height=33, width=29, filter="bicubic"),
-        normalize=IMAGENET,
-        layout=Layout(order="HWC"),
-    ),
-    "letterbox-half": ImagePreprocessing(
-        input="image",
-        output="pixels",
-        colour=Colour(channels="BGR"),
-        resize=Letterbox(height=48, width=40),
-        normalize=IMAGENET,
-        cast=Cast(datatype="FP16"),
-    ),
-}
+ROOT = Path(__file__).parents[2]
+AARCH64 = ROOT / ".venv" / "aarch64"
+STAGES = [
+    *((name, "prepare") for name in SPECS),
+    *((name, "finish") for name, specs in SPECS.items() if specs.postprocessing is not None),
+]
+Answers = Mapping[str, Array]
+
+
+def write(folder: Path, name: str, specs: Specs) -> Bundle:
+    """A bundle with a library for each target, and a graph that nobody opens."""
+    prepare, finish = specs.preprocessing, specs.postprocessing
+    outputs = model_outputs(finish) or [{"y": np.zeros((1, 1), np.float32)}]
+    golden = encode_cases(
+        [
+            *(GoldenCase(raw=row, inputs={}, outputs={}) for row in raw_rows(prepare)),
+            *(GoldenCase(raw={}, inputs={}, outputs=each) for each in outputs),
+        ]
+    )
+    libraries = compile_kernels(specs)
+    files, fields = parts(b"no graph", golden)
+    files |= {f"{KERNELS}{target}.so": library for target, library in libraries.items()}
+    manifest = Manifest.model_validate(
+        {
+            **fields,
+            "schema_version": 2,
+            "name": name,
+            "inputs": () if prepare is None else prepare.makes,
+            "outputs": tuple(
+                TensorSpec(name=key, datatype="FP32", shape=(BATCH, *array.shape[1:]))
+                for key, array in outputs[-1].items()
+            ),
+            "preprocessing": prepare,
+            "postprocessing": finish,
+            "kernels": tuple(
+                KernelEntry(target=target, path=f"{KERNELS}{target}.so") for target in libraries
+            ),
+            "files": {path: hash_bytes(content) for path, content in files.items()},
+        }
+    )
+    path, _ = write_bundle(folder, manifest, files)
+    return open_bundle(path)
+
+
+def reference(bundle: Bundle) -> Stages:
+    """The stages of a bundle in NumPy."""
+    before, after = bundle.manifest.preprocessing, bundle.manifest.postprocessing
+    prepare = finish = None
+    if before is not None:
+        prepare = Stage(open_reference(before, bundle.read_content), native=False)
+    if after is not None:
+        finish = Stage(partial(postprocess, after), native=False)
+    return Stages(prepare, finish)
 
 
 @pytest.fixture(scope="module")
-def libc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the linker keeps the C library that it builds for the programs."""
-    return tmp_path_factory.mktemp("zig")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a bundle of each of the specs lies."""
+    made = tmp_path_factory.mktemp("bundles")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(partial(write, made), SPECS.keys(), SPECS.values()))
+    return made
 
 
-def build(spec: ImagePreprocessing, folder: Path, libc: Path) -> Path:
-    """A program for aarch64 that holds the kernel."""
-    subprocess.run(
-        [sys.executable, "-m", "headrace_compiler.kernels.lower", str(folder)],
-        input=spec.model_dump_json(),
-        text=True,
-        check=True,
-        env={**os.environ, **UNOPTIMISED},
-    )
-    (folder / "harness.c").write_text(HARNESS)
-    program = folder / "harness"
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"),
-            *("-O1", "-o", str(program), "harness.c", "aarch64.o"),
-        ],
-        cwd=folder,
-        check=True,
-        env={
-            **os.environ,
-            "ZIG_GLOBAL_CACHE_DIR": str(libc),
-            "ZIG_LOCAL_CACHE_DIR": str(libc),
-        },
-    )
-    return program
+@pytest.fixture(scope="module")
+def wanted(folder: Path) -> Answers:
+    """What the reference answers on this machine."""
+    bundles = [open_bundle(path) for path in folder.iterdir()]
+    answers = [stage_answers.stage_answers(bundle, reference(bundle)) for bundle in bundles]
+    return {key: array for each in answers for key, array in each.items()}
 
 
-def run(program: Path, image: npt.NDArray[np.uint8], spec: ImagePreprocessing) -> Array:
-    """What the program makes of an image, under qemu."""
-    height, width, _ = image.shape
-    down, across = spans(spec, height, width)
-    windows = longest_window(spec, height, down), longest_window(spec, width, across)
-    dtype = NUMPY_DTYPES[spec.cast.datatype]
-    size = int(np.prod(spec.shape)) * dtype.itemsize
-    placed = (*dataclasses.astuple(down), *dataclasses.astuple(across))
-    columns = spec.size[1]
-    line = line_length(width, windows[1], columns)
-    header = (height, width, 0, spec.size[0], *placed, *windows, columns, size, line)
-    emulator = shutil.which("qemu-aarch64")
+@pytest.fixture(scope="module")
+def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """What the libraries answer where the runtime finds itself on aarch64."""
+    emulator, root = shutil.which("qemu-aarch64"), AARCH64 / "root"
     assert emulator, "tests/services/install.sh installs it"
+    answers = tmp_path_factory.mktemp("answers") / "answers.safetensors"
     done = subprocess.run(
-        [emulator, str(program)],
-        input=np.array(header, "<i8").tobytes() + image.tobytes(),
+        [
+            *(emulator, "-L", str(root), str(root / "usr" / "bin" / "python3"), "-S"),
+            *(stage_answers.__file__, str(folder), str(answers)),
+        ],
+        env={"PYTHONPATH": f"{ROOT / 'runtime'}:{AARCH64 / 'site'}"},
         capture_output=True,
-        check=True,
+        text=True,
+        check=False,
     )
-    return np.frombuffer(done.stdout, dtype).reshape(spec.shape)
+    assert (done.stdout, done.stderr) == ("aarch64", "")
+    return load_file(answers)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_the_kernel_for_aarch64_computes_what_the_reference_does(
-    tmp_path: Path, libc: Path, name: str
+def allowed(name: str, stage: str, wanted: Array) -> npt.NDArray[np.float64]:
+    """How far a library's numbers may lie from the reference's.
+
+    Features of tables are equal. Others are to 1e-6: prepared tensors of their range, answers of
+    themselves. What is rounded to fewer bits may be off by one unit, where the value lay in the
+    middle; so may the tiniest float32 be.
+    """
+    sizes = np.abs(wanted.astype(np.float64))
+    limits = np.zeros_like(sizes)
+    if stage == "finish":
+        limits += 1e-6 * sizes + 2 * np.finfo(np.float32).smallest_subnormal
+    elif not isinstance(SPECS[name].preprocessing, TablePreprocessing):
+        limits += 2e-6 * sizes.max(initial=0.5)  # ranges reach as far below zero as above
+        if wanted.dtype == np.float16:
+            limits += np.abs(np.spacing(np.asarray(wanted, np.float16)))
+        elif wanted.dtype == np.uint8:
+            limits += 1
+    return limits
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_libraries_for_aarch64_compute_what_the_reference_does(
+    found: Answers, wanted: Answers, name: str, stage: str
 ) -> None:
-    """To 1e-6 of the scale of pixels, in several sizes; emulated, and thus not timed."""
-    spec = SPECS[name]
-    program = build(spec, tmp_path, libc)
-    scale = np.array(IMAGENET.std).reshape((3, 1, 1) if spec.layout.order == "CHW" else (3,)) / 255
-    for number, (height, width) in enumerate([(1, 1), (97, 131), (720, 1280), (5, 300), (64, 64)]):
-        image = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
-        found, wanted = run(program, image, spec), prepare_image(image, spec)
-        apart = np.abs(found.astype(np.float64) - wanted.astype(np.float64))
-        if found.dtype == np.float16:  # one unit where a value lay in the middle between two
-            apart = np.maximum(apart - np.abs(np.spacing(np.asarray(wanted, np.float16))), 0)
-        assert (apart * scale).max() <= 1e-6, (height, width)
+    """To 1e-6, row by row and in a batch; emulated, and thus not timed."""
+    keys = {key for key in wanted if key.startswith(f"{name}/{stage}/")}
+    assert keys == {key for key in found if key.startswith(f"{name}/{stage}/")}
+    assert keys
+    for key in keys:
+        one, other = found[key], wanted[key]
+        assert (one.dtype, one.shape) == (other.dtype, other.shape), key
+        apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+        assert (apart <= allowed(name, stage, other)).all(), key
+
+
+def test_what_is_refused_here_is_refused_there(found: Answers, wanted: Answers) -> None:
+    """For the same reason, of the same row: broken rows of tables, and NaN from a model."""
+    refused = {key: array.tobytes() for key, array in wanted.items() if key.endswith("/refused")}
+    assert refused == {key: found[key].tobytes() for key in found if key.endswith("/refused")}
+    assert {key.split("/")[0] for key in refused} == {*SPECS}
+    rows = sum(key.startswith("strict/prepare/") for key in wanted)
+    assert 1 < sum(key.startswith("strict/prepare/") for key in refused) < rows

@@ -24,8 +24,8 @@ from headrace.bundle.manifest import (
 )
 from headrace.bundle.write import package_files, write_bundle
 from headrace.postprocess.spec import TopK
-from headrace.preprocess.reference import prepare
-from headrace.preprocess.spec import CenterCrop, ImagePreprocessing, Normalize, Resize
+from headrace.preprocess.image.reference import prepare
+from headrace.preprocess.image.spec import CenterCrop, ImagePreprocessing, Normalize, Resize
 from headrace.tensors import TensorSpec
 
 ASSETS = Path(__file__).parents[1] / "assets" / "bundles"

@@ -18,8 +18,8 @@ from headrace.bundle.write import package_files, write_bundle
 from headrace.engine.model import MAX_ROWS, Model
 from headrace.engine.session import OrtSession
 from headrace.postprocess.spec import TopK
-from headrace.preprocess.reference import prepare
-from headrace.preprocess.spec import CenterCrop, Decode, ImagePreprocessing, Normalize, Resize
+from headrace.preprocess.image.reference import prepare
+from headrace.preprocess.image.spec import CenterCrop, Decode, ImagePreprocessing, Normalize, Resize
 from headrace.tensors import NUMPY_DTYPES, Array, Datatype, TensorSpec
 
 MODEL = "model/fp32/model.onnx"

@@ -2,7 +2,7 @@
 
 Run as a program, it is such a process:
 
-    python -m headrace_bench.load.first_tensor native|jit IMAGE.npy EXPECTED.npy [LIBRARY]
+    python -m headrace_bench.load.first_tensor native|jit IMAGE.npy EXPECTED.npy LIBRARY
 """
 
 import resource
@@ -10,15 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from headrace.preprocess.image.native import NativeImages
 from headrace_bench.measure import Block, machine_cpu_seconds
+from headrace_bench.own_kernel import SPEC
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 TOLERANCE = 1e-4
 
 
@@ -81,49 +79,20 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in found)
 
 
-def _native(image: Pixels, library: Path) -> Floats:
-    from headrace.preprocess.native import NativeImages  # noqa: PLC0415 - its import is measured
-    from headrace_bench.own_kernel import SPEC  # noqa: PLC0415
+def _opened(way: str, library: bytes) -> NativeImages:
+    if way == "native":
+        return NativeImages(library, SPEC)
+    from headrace_bench.load.jit import JitImages  # noqa: PLC0415 - Numba, on its own way alone
 
-    out = np.empty(SPEC.shape, np.float32)
-    NativeImages(library.read_bytes(), SPEC).prepare_image(image, out)
-    return out
-
-
-def _jit(image: Pixels) -> Floats:
-    from numba import njit  # noqa: PLC0415 - its import is measured
-
-    from headrace.preprocess.geometry import spans  # noqa: PLC0415
-    from headrace.preprocess.native import line_length, longest_window  # noqa: PLC0415
-    from headrace_bench.own_kernel import SPEC  # noqa: PLC0415
-    from headrace_compiler.kernels.image import image_kernel  # noqa: PLC0415
-
-    height, width, _ = image.shape
-    down, across = spans(SPEC, height, width)
-    rows, taps = longest_window(SPEC, height, down), longest_window(SPEC, width, across)
-    columns = SPEC.size[1]
-    out = np.empty(int(np.prod(SPEC.shape)), np.float32)
-    kernel: Any = njit(error_model="numpy", nogil=True)(image_kernel(SPEC, njit(inline="always")))
-    kernel(
-        image.reshape(-1),
-        *(height, width, 3 * width, 0, SPEC.size[0]),
-        *(down.full, down.first, down.begin, down.count),
-        *(across.full, across.first, across.begin, across.count),
-        np.empty(line_length(width, taps, columns), np.float32),
-        np.empty(rows, np.float32),
-        np.empty(columns * taps, np.float32),
-        np.empty(columns, np.int32),
-        taps,
-        out,
-    )
-    return out.reshape(SPEC.shape)
+    return JitImages(library, SPEC)
 
 
 def main() -> None:
     """Makes one tensor, and ends with a sentence if it is not what was expected."""
     way, image, expected, library = sys.argv[1:]
-    pixels = np.load(image, allow_pickle=False)
-    made = _native(pixels, Path(library)) if way == "native" else _jit(pixels)
+    made = np.empty(SPEC.shape, np.float32)
+    images = _opened(way, Path(library).read_bytes())
+    images.prepare_image(np.load(image, allow_pickle=False), made)
     apart = float(np.abs(made - np.load(expected, allow_pickle=False)).max())
     if not apart <= TOLERANCE:
         raise SystemExit(f"the tensor is off by {apart:.3g}")

@@ -14,6 +14,7 @@ from headrace.bundle.golden import GoldenCase
 from headrace.bundle.open import Bundle
 from headrace.errors import CheckError, InvalidRequestError, UsageError
 from headrace.postprocess.reference import postprocess
+from headrace.preprocess.spec import raw_row
 from headrace.protocol.binary import decode_binary, encode_binary
 from headrace.protocol.grpc import load_messages
 from headrace.protocol.http import HEADER_LENGTH
@@ -259,12 +260,9 @@ def write_request(
 
 
 def _image_input(bundle: Bundle, case: GoldenCase) -> dict[str, Array]:
-    spec = bundle.manifest.preprocessing
-    if spec is None or not case.raw:
+    if not case.raw:
         raise UsageError("bench.image", f"bundle {bundle.label} takes no images")
-    array = np.empty(1, object)
-    array[0] = case.raw[spec.input]
-    return {spec.input: array}
+    return raw_row(case.raw)
 
 
 def _from_oip_json(answer: Answer, output: str, _: Array) -> Array:

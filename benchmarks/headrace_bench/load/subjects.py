@@ -9,10 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from headrace.bundle.open import Bundle, open_bundle
 from headrace.engine.model import load_model
+from headrace.preprocess.spec import raw_row
 from headrace.tensors import Array
 from headrace_bench.load.loadgen import Done, Query
 from headrace_bench.load.open import Grpc, Http
@@ -133,18 +132,12 @@ def one_row_inputs(bundle: Bundle) -> list[dict[str, Array]]:
     found = []
     for case in bundle.golden_cases():
         if case.raw:
-            found.append({name: _bytes_row(content) for name, content in case.raw.items()})
+            found.append(raw_row(case.raw))
         elif manifest.batched:
             found.append({name: array[:1] for name, array in case.inputs.items()})
         else:
             found.append(dict(case.inputs))
     return found
-
-
-def _bytes_row(content: bytes) -> Array:
-    array = np.empty(1, object)
-    array[0] = content
-    return array
 
 
 def _report(identity: int, done: Done, future: "Future[object]") -> None:

@@ -9,9 +9,9 @@ import simplejpeg
 
 from headrace.errors import UsageError
 from headrace.hardware import detect_hardware, installed_version
-from headrace.preprocess.decode import Pixels, decode_image
-from headrace.preprocess.native import TARGETS, choose_target
-from headrace.preprocess.reference import prepare_image
+from headrace.native import TARGETS, choose_target
+from headrace.preprocess.image.decode import Pixels, decode_image
+from headrace.preprocess.image.reference import prepare_image
 from headrace_bench.contest import Contest
 from headrace_bench.own_kernel import SPEC
 from headrace_bench.peers import JPEG
@@ -24,6 +24,7 @@ from headrace_bench.peers.environments import (
 from headrace_bench.process import Contestant
 from headrace_bench.suites.options import SuiteOptions
 from headrace_compiler.kernels.lower import compile_kernels
+from headrace_compiler.kernels.sources import Specs
 
 SUITE = "kernels"
 QUALITY = 90
@@ -158,7 +159,7 @@ def kernel_library(scratch: Path) -> Path:
         raise UsageError("bench.no-kernel", "there is no native library for this processor")
     path = scratch / f"kernels-{target}.so"
     if not path.exists():
-        path.write_bytes(compile_kernels(SPEC)[target])
+        path.write_bytes(compile_kernels(Specs(preprocessing=SPEC))[target])
     return path
 
 

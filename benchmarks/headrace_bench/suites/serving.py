@@ -142,7 +142,7 @@ def serving_case(bundle: Bundle, way: Way, folder: Path) -> ServingCase | None:
         return None
     exchange, name = golden_exchange(bundle), inputs[0].name
     spec = bundle.manifest.postprocessing
-    output = bundle.manifest.outputs[0].name if spec is None else spec.output
+    output = bundle.manifest.outputs[0].name if spec is None else spec.reads[0]
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "input.npy", exchange.inputs[name], allow_pickle=False)
     np.save(folder / "expected.npy", exchange.outputs[output], allow_pickle=False)

@@ -1,46 +1,44 @@
 """The fused image kernel: resize, crop or pad, colour, normalise, lay out and cast, in one pass.
 
 For each row of the result, the few source rows under its window are summed into one line, only as
-wide as the result reaches; then that line is summed along its columns, normalised and written. So
-nothing larger than a line is kept. Weights and sums are those of `headrace.preprocess.reference`.
+wide as the result reaches; then four such lines are summed along their columns, normalised and
+written. So nothing larger than a few lines is kept. Weights and sums are those of
+`headrace.preprocess.image.reference`.
 
 What stands here is Numba source: functions of pointers and numbers, in which the constants of the
-spec are folded. The caller has checked every size; see `headrace.preprocess.native`.
+spec are folded. The caller has checked every size; see `headrace.preprocess.image.native`.
 """
 
-# ruff: noqa: ANN001, ANN202, C901, PLR0913, PLR0917 - loops over pointers, of one signature
+# ruff: noqa: ANN001, ANN202, PLR0913, PLR0917 - loops over pointers, of one signature
 # mypy: disallow_untyped_defs=False
 
 import numpy as np
 
-from headrace.preprocess.reference import LUMA
-from headrace.preprocess.spec import ImagePreprocessing, Letterbox
+from headrace.preprocess.image.native import ROWS
+from headrace.preprocess.image.reference import LUMA
+from headrace.preprocess.image.spec import ImagePreprocessing, Letterbox
 from headrace_compiler.kernels.sums import Inline, Kernel, sum_columns_of, sum_rows_of
 
-_COUNTS = 1 << 31  # a window's first source and its length travel as one number
+COUNTS = 1 << 31
+"""A window's first source and its length travel as one number: `first * COUNTS + length`."""
 
 
 def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
     """The kernel of one spec.
 
-    Its arguments, in the order of `headrace.preprocess.native`: `source`, uint8 rows of RGB;
+    Its arguments, in the order of `headrace.preprocess.image.native`: `source`, uint8 rows of RGB;
     `height`, `width` and `stride`, the image's, the last in bytes; `top` and `bottom`, the rows of
     the result to make; for rows and then for columns the four numbers of
-    `headrace.preprocess.geometry.Span`; `line`, float32, as long as
-    `headrace.preprocess.native.line_length` says; `down`, float32, room for a row's
+    `headrace.preprocess.image.geometry.Span`; `line`, float32, as long as
+    `headrace.preprocess.image.native.line_length` says; `down`, float32, room for a row's
     window; `across`, float32, room for `taps` a column; `starts`, int32, one a column; `taps`, a
     column's longest window; and `out`, the result.
     """
-    _, size_w = spec.size
-    framed = isinstance(spec.resize, Letterbox)
-    window = _window(spec, inline)
+    weigh_columns, write_rows = _weigh_columns(spec, inline), _write_rows(spec, inline)
+    window, fill = window_of(spec, inline), fill_of(spec, inline)
     sum_rows, sum_columns = sum_rows_of(inline), sum_columns_of(inline)
-    put, fill = _put(spec, inline), _fill(spec, inline)
-    zero, white = np.float32(0), np.float32(255)
-
-    @inline
-    def clamp(value):
-        return min(max(value, zero), white)
+    size_w, framed = spec.size[1], isinstance(spec.resize, Letterbox)
+    zero = np.float32(0)
 
     def kernel(
         source, height, width, stride, top, bottom,
@@ -48,40 +46,79 @@ def image_kernel(spec: ImagePreprocessing, inline: Inline) -> Kernel:
         full_w, first_w, begin_w, count_w,
         line, down, across, starts, taps, out,
     ):  # fmt: skip
-        low, high, most = width, 0, 0
-        for x in range(count_w):
-            found = window(width, full_w, first_w + x, across, x * taps)
-            first, count = found // _COUNTS, found % _COUNTS
-            for k in range(count, taps):  # each window is summed as if it were the longest
-                across[x * taps + k] = zero
-            starts[x] = first
-            low, high, most = min(low, first), max(high, first + count), max(most, count)
-        row = 6 * width + 3 * taps + 4
-        for i in range(row):
-            line[i] = zero  # those windows reach beyond what is summed: there must be no NaN there
+        low, high, most = weigh_columns(width, full_w, first_w, count_w, across, starts, taps)
+        length, reach = 3 * (high - low), 3 * taps + 4
+        row = 3 * width + reach
+        spare, sums = ROWS * row, ROWS * row + 3 * width
+        for r in range(ROWS):  # windows reach beyond what is summed: there must be no NaN there
+            for i in range(reach):
+                line[r * row + length + i] = zero
         if framed:
             for y in range(top, min(begin_h, bottom)):
                 fill(out, y, 0, size_w)
             for y in range(max(begin_h + count_h, top), bottom):
                 fill(out, y, 0, size_w)
-        for y in range(max(begin_h, top), min(begin_h + count_h, bottom)):
-            found = window(height, full_h, first_h + y - begin_h, down, 0)
-            base = found // _COUNTS * stride + 3 * low
-            sum_rows(source, base, stride, 3 * (high - low), down, found % _COUNTS, line, 3 * width)
-            if framed:
-                fill(out, y, 0, begin_w)
-                fill(out, y, begin_w + count_w, size_w)
-            sum_columns(line, row, low, across, taps, most, starts, count_w)
-            for x in range(count_w):
-                at = row + 4 * x
-                red, green, blue = clamp(line[at]), clamp(line[at + 1]), clamp(line[at + 2])
-                put(out, y, begin_w + x, red, green, blue)
+        end = min(begin_h + count_h, bottom)
+        for y in range(max(begin_h, top), end, ROWS):
+            rows = min(ROWS, end - y)
+            for r in range(rows):
+                found = window(height, full_h, first_h + y + r - begin_h, down, 0)
+                base, count = found // COUNTS * stride + 3 * low, found % COUNTS
+                sum_rows(source, base, stride, length, down, count, line, r * row, spare)
+            sum_columns(line, row, sums, low, across, taps, most, starts, count_w)
+            write_rows(out, y, rows, begin_w, count_w, line, sums)
         return 0
 
     return kernel
 
 
-def _put(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+def _weigh_columns(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+    """Writes the columns' windows.
+
+    Returns the first source column that is read, the one after the last, and the longest window.
+    """
+    window, zero = window_of(spec, inline), np.float32(0)
+
+    @inline
+    def weigh_columns(width, full, begin, columns, across, starts, taps):
+        low, high, most = width, 0, 0
+        for x in range(columns):
+            found = window(width, full, begin + x, across, x * taps)
+            first, count = found // COUNTS, found % COUNTS
+            for k in range(count, taps):  # each window is summed as if it were the longest
+                across[x * taps + k] = zero
+            starts[x] = first
+            low, high, most = min(low, first), max(high, first + count), max(most, count)
+        return low, high, most
+
+    return weigh_columns
+
+
+def _write_rows(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+    """Writes the rows whose sums stand at `sums`, with what lies beside the image."""
+    put, fill = put_of(spec, inline), fill_of(spec, inline)
+    size_w, framed = spec.size[1], isinstance(spec.resize, Letterbox)
+    zero, white = np.float32(0), np.float32(255)
+
+    @inline
+    def clamp(value):
+        return min(max(value, zero), white)
+
+    @inline
+    def write_rows(out, first, rows, begin, columns, line, sums):
+        for r in range(rows):
+            if framed:
+                fill(out, first + r, 0, begin)
+                fill(out, first + r, begin + columns, size_w)
+            for x in range(columns):
+                at = sums + 4 * (ROWS * x + r)
+                red, green, blue = clamp(line[at]), clamp(line[at + 1]), clamp(line[at + 2])
+                put(out, first + r, begin + x, red, green, blue)
+
+    return write_rows
+
+
+def put_of(spec: ImagePreprocessing, inline: Inline) -> Kernel:
     """Writes one pixel: colour, normalisation, layout and cast."""
     luma, mirrored = spec.colour.channels == "L", spec.colour.channels == "BGR"
     (mean0, mean1, mean2), (std0, std1, std2) = _affine(spec)
@@ -108,10 +145,10 @@ def _put(spec: ImagePreprocessing, inline: Inline) -> Kernel:
     return put
 
 
-def _fill(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+def fill_of(spec: ImagePreprocessing, inline: Inline) -> Kernel:
     """Writes the pixels of a row from `begin` to before `end` that lie beside the image."""
     value = np.float32(spec.resize.fill if isinstance(spec.resize, Letterbox) else 0)
-    put = _put(spec, inline)
+    put = put_of(spec, inline)
 
     @inline
     def fill(out, y, begin, end):
@@ -129,14 +166,14 @@ def _affine(spec: ImagePreprocessing) -> tuple[tuple[np.float32, ...], tuple[np.
     return tuple(np.float32(value) for value in mean), tuple(np.float32(value) for value in std)
 
 
-def _window(spec: ImagePreprocessing, inline: Inline) -> Kernel:
+def window_of(spec: ImagePreprocessing, inline: Inline) -> Kernel:
     """Writes a position's weights at `at`; returns its first source and how many there are."""
     if spec.resize.filter == "nearest":
 
         @inline
         def nearest(size, full, position, weights, at):
             weights[at] = np.float32(1)
-            return (2 * position + 1) * size // (2 * full) * _COUNTS + 1
+            return (2 * position + 1) * size // (2 * full) * COUNTS + 1
 
         return nearest
     bicubic = spec.resize.filter == "bicubic"
@@ -162,7 +199,7 @@ def _antialiased(weigh: Kernel, radius: float, inline: Inline) -> Kernel:
         for source in range(first, last):
             weight = weigh((source - centre + 0.5) / stretch) / total
             weights[at + source - first] = np.float32(weight)
-        return first * _COUNTS + last - first
+        return first * COUNTS + last - first
 
     return window
 
@@ -184,7 +221,7 @@ def _plain(weigh: Kernel, radius: float, inline: Inline) -> Kernel:
         for source in range(start, stop):
             inside = min(max(source, first), last - 1)
             weights[at + inside - first] += np.float32(weigh(source - centre + 0.5) / total)
-        return first * _COUNTS + last - first
+        return first * COUNTS + last - first
 
     return window
 

@@ -4,7 +4,7 @@ Run as a program, in a process of its own: Numba reads its configuration when it
 must not optimise for the processor it runs on, since what it makes then holds instructions of
 this processor alone. LLVM optimises for each target by itself.
 
-    python -m headrace_compiler.kernels.lower FOLDER < spec.json
+    python -m headrace_compiler.kernels.lower FOLDER < specs.json
 """
 
 import os
@@ -12,13 +12,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import CheckError
-from headrace.preprocess.native import SYMBOL, TARGETS, KernelTarget
-from headrace.preprocess.spec import ImagePreprocessing
+from headrace.native import TARGETS, Argument, KernelTarget
+from headrace_compiler.kernels.sources import Source, Specs, sources
 
 UNOPTIMISED: Mapping[str, str] = {
     "NUMBA_OPT": "0",
@@ -28,14 +29,18 @@ UNOPTIMISED: Mapping[str, str] = {
     "NUMBA_CPU_FEATURES": "",
 }
 """What keeps the machine that compiles out of the intermediate code."""
+_DEFINE = re.compile(r"^(define .*) \{$", re.MULTILINE)
 GLIBC = "2.17"
 """The oldest whose symbol versions a library may name; it names none."""
 
 
-def compile_kernels(spec: ImagePreprocessing) -> Mapping[str, bytes]:
-    """The shared library of a spec for each target, by the target's name.
+def compile_kernels(specs: Specs) -> Mapping[str, bytes]:
+    """The shared library of some specs for each target, by the target's name.
 
     Equal specs give equal bytes on every machine.
+
+    Args:
+        specs: Of which there are sources.
 
     Raises:
         CheckError: It cannot be compiled, or needs a symbol from outside.
@@ -43,7 +48,7 @@ def compile_kernels(spec: ImagePreprocessing) -> Mapping[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="headrace-kernels-") as folder:
         done = subprocess.run(  # noqa: S603 - this program, in a process of its own
             [sys.executable, "-P", "-m", "headrace_compiler.kernels.lower", folder],
-            input=spec.model_dump_json(),
+            input=specs.model_dump_json(),
             capture_output=True,
             text=True,
             check=False,
@@ -51,46 +56,41 @@ def compile_kernels(spec: ImagePreprocessing) -> Mapping[str, bytes]:
         )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise CheckError("kernel.compile", f"the preprocessing cannot be compiled: {last}")
+            raise CheckError("kernel.compile", f"the kernels cannot be compiled: {last}")
         return {
             target.name: (Path(folder) / f"{target.name}.so").read_bytes() for target in TARGETS
         }
 
 
-def intermediate(spec: ImagePreprocessing) -> tuple[str, str]:
-    """LLVM's code of a spec's kernel, not optimised, and the name of the function in it."""
+def intermediate(source: Source) -> tuple[str, str]:
+    """LLVM's code of a kernel, not optimised, and the name of the function in it."""
     from numba import njit, types  # noqa: PLC0415 - in a process of its own
 
-    from headrace_compiler.kernels.image import image_kernel  # noqa: PLC0415
-
     options: Any = {"error_model": "numpy", "fastmath": {"contract"}}
-    pointer: Callable[[Any], Any] = types.CPointer
-    element = {"FP32": types.float32, "FP16": types.uint16, "UINT8": types.uint8}
-    signature = types.int64(
-        pointer(types.uint8),
-        *(types.int64,) * 13,
-        *(pointer(types.float32),) * 3,
-        pointer(types.int32),
-        types.int64,
-        pointer(element[spec.cast.datatype]),
-    )
     lowered: Any = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    made: Any = njit(signature, **options, **lowered)(
-        image_kernel(spec, njit(inline="always", **options))
-    )
+
+    pointer: Callable[[Any], Any] = types.CPointer
+
+    def numba_type(argument: Argument) -> Any:  # noqa: ANN401 - numba publishes no types
+        element = getattr(types, argument.removesuffix("*"))
+        return pointer(element) if argument.endswith("*") else element
+
+    signature = types.int64(*map(numba_type, source.function.arguments))
+    # LLVM puts the helpers into the kernel; Numba would copy what it has got so far each time.
+    kernel = source.make(njit(**options, **lowered))
+    made: Any = njit(signature, **options, **lowered)(kernel)
     (overload,) = made.overloads.values()
     return overload.library.get_llvm_str(), overload.fndesc.llvm_func_name
 
 
-def object_file(code: str, function: str, target: KernelTarget) -> bytes:
-    """Machine code for a target, in which only the function is visible, as `SYMBOL`."""
+def object_file(code: str, function: str, symbol: str, target: KernelTarget) -> bytes:
+    """Machine code for a target, in which only the function is visible, as `symbol`."""
     from llvmlite import binding  # noqa: PLC0415
 
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    # Otherwise a loop that fills memory becomes a call of memset, and the library needs libc.
-    alone = re.sub(r"^(define .*) \{$", r'\1 "no-builtins" {', code, flags=re.MULTILINE)
-    module = binding.parse_assembly(alone.replace(function, SYMBOL))
+    known = _DEFINE.sub(partial(_annotated, function), code)
+    module = binding.parse_assembly(known.replace(function, symbol))
     module.triple = f"{target.architecture}-unknown-linux-gnu"
     machine = binding.Target.from_triple(module.triple).create_target_machine(
         cpu=target.processor, features="", opt=3, reloc="pic", codemodel="default"
@@ -98,7 +98,7 @@ def object_file(code: str, function: str, target: KernelTarget) -> bytes:
     module.data_layout = str(machine.target_data)
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration:
-            value.linkage = "external" if value.name == SYMBOL else "internal"
+            value.linkage = "external" if value.name == symbol else "internal"
     options = binding.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = True
     builder = binding.create_pass_builder(machine, options)
@@ -107,21 +107,35 @@ def object_file(code: str, function: str, target: KernelTarget) -> bytes:
     return emitted
 
 
-def link(machine_code: bytes, target: KernelTarget, folder: Path) -> None:
-    """Links a shared library that needs nothing, as `FOLDER/TARGET.so`.
+def _annotated(kernel: str, definition: re.Match[str]) -> str:
+    """A function's head, with what LLVM cannot know.
+
+    A kernel's arguments point to different memory. A loop that fills memory must not become a call
+    of memset, for which the library would need libc. And half of the widest registers is what LLVM
+    takes by itself, for the sake of the first processors that had them.
+    """
+    head = definition[1]
+    if kernel in head:
+        head = head.replace("ptr %arg", "ptr noalias %arg")
+    return f'{head} "no-builtins" "prefer-vector-width"="512" {{'
+
+
+def link(machine_code: Sequence[bytes], target: KernelTarget, folder: Path) -> None:
+    """Links object files to a shared library that needs nothing, as `FOLDER/TARGET.so`.
 
     Raises:
         CheckError: It needs a symbol, or the linker fails.
     """
-    source = folder / f"{target.name}.o"
-    source.write_bytes(machine_code)
+    objects = [folder / f"{target.name}-{place}.o" for place in range(len(machine_code))]
+    for path, content in zip(objects, machine_code, strict=True):
+        path.write_bytes(content)
     done = subprocess.run(  # noqa: S603 - the linker that pip installed
         [
             *(sys.executable, "-P", "-m", "ziglang", "cc"),
             *("-target", f"{target.architecture}-linux-gnu.{GLIBC}"),
             *("-shared", "-nostdlib", "-s", "-Wl,-z,defs", "-Wl,--build-id=none"),
             *("-Wl,-soname,headrace-kernel", "-o", str(folder / f"{target.name}.so")),
-            source.name,
+            *(path.name for path in objects),
         ],
         cwd=folder,
         capture_output=True,
@@ -139,13 +153,13 @@ def link(machine_code: bytes, target: KernelTarget, folder: Path) -> None:
 
 
 def main() -> None:
-    """Reads a spec from standard input; writes a library a target into the folder."""
-    spec = ImagePreprocessing.model_validate_json(sys.stdin.read())
-    code, function = intermediate(spec)
-    folder = Path(sys.argv[1])
+    """Reads specs from standard input; writes a library a target into the folder."""
+    made = sources(Specs.model_validate_json(sys.stdin.read()))
+    functions = [(*intermediate(source), source.function.symbol) for source in made]
     try:
         for target in TARGETS:
-            link(object_file(code, function, target), target, folder)
+            objects = [object_file(*function, target) for function in functions]
+            link(objects, target, Path(sys.argv[1]))
     except CheckError as error:
         sys.exit(str(error))
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from headrace.preprocess.image.native import ROWS
+
 Kernel = Callable[..., Any]
 Inline = Callable[[Kernel], Kernel]
-"""Compiles a function into the ones that call it."""
+"""Compiles a function that a kernel calls."""
 _SUMMED = 64  # how many are summed at a time: long sums lose digits, sums of sums do not
 
 
 def sum_rows_of(inline: Inline) -> Kernel:
-    """Sums `count` rows of the image, weighted, into `line`; what lies at `spare` there is lost.
+    """Sums `count` rows of the image, weighted, into `line` from `start` on, with room at `spare`.
 
     As many rows a pass as there are, up to eight: the line is read and written less often.
     """
@@ -26,9 +28,9 @@ def sum_rows_of(inline: Inline) -> Kernel:
     add8 = _add8(inline)
 
     @inline
-    def sum_rows(source, base, stride, length, weights, count, line, spare):
+    def sum_rows(source, base, stride, length, weights, count, line, start, spare):
         for block in range(0, count, _SUMMED):
-            end, to = min(block + _SUMMED, count), spare if block else 0
+            end, to = min(block + _SUMMED, count), spare if block else start
             tap = block
             while tap < end:
                 a, left, fresh = base + tap * stride, end - tap, tap == block
@@ -49,7 +51,7 @@ def sum_rows_of(inline: Inline) -> Kernel:
                     tap += 1
             if block:
                 for i in range(length):
-                    line[i] += line[to + i]
+                    line[start + i] += line[to + i]
 
     return sum_rows
 
@@ -154,26 +156,54 @@ def _add8(inline: Inline) -> Kernel:
 
 
 def sum_columns_of(inline: Inline) -> Kernel:
-    """Red, green and blue under each window of a line, and one number more, to `row`.
+    """Red, green and blue under each window of four lines, and one number more, to `sums`.
 
-    Four at a time are one vector: the fourth is the next pixel's red, and is never looked at.
+    The four numbers of a line are one vector: the fourth is the next pixel's red, and is never
+    looked at. Those of one column lie side by side, line after line.
     """
-    zero = np.float32(0)
+    zero, one = np.float32(0), np.float32(1)
+    none = (zero, zero, zero, zero)
 
     @inline
-    def sum_columns(line, row, low, weights, taps, most, starts, columns):
+    def add(pixel, line, at, weight):
+        red, green, blue, more = pixel
+        return (
+            red + line[at] * weight,
+            green + line[at + 1] * weight,
+            blue + line[at + 2] * weight,
+            more + line[at + 3] * weight,
+        )
+
+    @inline
+    def add_window(line, row, place, weights, at, begin, end):
+        first, second, third, fourth = none, none, none, none
+        for k in range(begin, end):
+            weight, to = weights[at + k], place + 3 * k
+            first = add(first, line, to, weight)
+            second = add(second, line, to + row, weight)
+            third = add(third, line, to + 2 * row, weight)
+            fourth = add(fourth, line, to + 3 * row, weight)
+        return first, second, third, fourth
+
+    @inline
+    def put(line, to, pixel):
+        line[to], line[to + 1], line[to + 2], line[to + 3] = pixel
+
+    @inline
+    def sum_columns(line, row, sums, low, weights, taps, most, starts, columns):
         for x in range(columns):
-            place, to = 3 * (starts[x] - low), row + 4 * x
-            red, green, blue, next_ = zero, zero, zero, zero
-            for block in range(0, most, _SUMMED):
-                r, g, b, n = zero, zero, zero, zero
-                for k in range(block, min(block + _SUMMED, most)):
-                    weight, at = weights[x * taps + k], place + 3 * k
-                    r += line[at] * weight
-                    g += line[at + 1] * weight
-                    b += line[at + 2] * weight
-                    n += line[at + 3] * weight
-                red, green, blue, next_ = red + r, green + g, blue + b, next_ + n
-            line[to], line[to + 1], line[to + 2], line[to + 3] = red, green, blue, next_
+            place, at, to = 3 * (starts[x] - low), x * taps, sums + 4 * ROWS * x
+            found = add_window(line, row, place, weights, at, 0, min(_SUMMED, most))
+            put(line, to, found[0])
+            put(line, to + 4, found[1])
+            put(line, to + 8, found[2])
+            put(line, to + 12, found[3])
+            for block in range(_SUMMED, most, _SUMMED):
+                end = min(block + _SUMMED, most)
+                found = add_window(line, row, place, weights, at, block, end)
+                put(line, to, add(found[0], line, to, one))
+                put(line, to + 4, add(found[1], line, to + 4, one))
+                put(line, to + 8, add(found[2], line, to + 8, one))
+                put(line, to + 12, add(found[3], line, to + 12, one))
 
     return sum_columns

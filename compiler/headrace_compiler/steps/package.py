@@ -22,12 +22,13 @@ from headrace.errors import CheckError
 from headrace.profile import measurement_name, write_measurement
 from headrace_compiler.drafts import ORT, Draft
 from headrace_compiler.evidence import Evidence
-from headrace_compiler.job import Job, Model
+from headrace_compiler.job import Job
 from headrace_compiler.lineage import git_commit, tool_versions
 from headrace_compiler.report.render import render_report
 from headrace_compiler.report.report import Report
 from headrace_compiler.steps.golden import tolerance
 from headrace_compiler.steps.prove import Proof
+from headrace_compiler.steps.samples import packed
 from headrace_compiler.steps.sketch import Sketch
 
 NO_CONTENT = "0" * 64
@@ -47,18 +48,29 @@ class Package:
     measurement: Measurement | None
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What stands in a bundle beside its variants and golden cases.
+
+    Attributes:
+        kernels: Pre- and postprocessing as native libraries, by target.
+        named: Files that the preprocessing names, by their path in the bundle.
+    """
+
+    kernels: Mapping[str, bytes]
+    named: Mapping[str, bytes]
+    sketches: Sequence[Sketch]
+
+
 def package(
     job: Job,
-    model: Model,
     evidence: Evidence,
-    kernels: Mapping[str, bytes],
-    sketches: Sequence[Sketch],
+    extras: Extras,
     seconds: Mapping[str, float],
 ) -> Package:
     """Writes the bundle, all of it or none, and what was found out about it.
 
     Args:
-        kernels: The preprocessing as native libraries, by target.
         seconds: Of each step before this one.
 
     Raises:
@@ -69,8 +81,8 @@ def package(
     destination = job.destination
     commit = git_commit(job.folder)
     if evidence.selection is not None and not evidence.selection.choices:
-        raise _nothing_kept(job, model, evidence, seconds, commit)
-    manifest, files = _content(job, model, evidence, kernels, sketches)
+        raise _nothing_kept(job, evidence, seconds, commit)
+    manifest, files = _content(job, evidence, extras)
     path, digest = write_bundle(destination.directory, manifest, files, replace=destination.replace)
     fingerprint = job.bench.conditions.hardware.fingerprint
     write_build_record(
@@ -86,7 +98,7 @@ def package(
 
 
 def _nothing_kept(
-    job: Job, model: Model, evidence: Evidence, seconds: Mapping[str, float], commit: str
+    job: Job, evidence: Evidence, seconds: Mapping[str, float], commit: str
 ) -> CheckError:
     """The error of a build that no candidate passed, once its report is written."""
     recipe, directory = job.recipe, job.destination.directory
@@ -103,7 +115,7 @@ def _nothing_kept(
         problem=problem,
         name=recipe.name,
         version=recipe.version,
-        lineage=_lineage(job, model, evidence),
+        lineage=_lineage(job, evidence, kernels=False),
     )
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{recipe.name}-{recipe.version}.{REPORT}"
@@ -113,18 +125,17 @@ def _nothing_kept(
 
 def _content(
     job: Job,
-    model: Model,
     evidence: Evidence,
-    kernels: Mapping[str, bytes],
-    sketches: Sequence[Sketch],
+    extras: Extras,
 ) -> tuple[Manifest, dict[str, bytes]]:
     recipe, kept = job.recipe, evidence.kept
-    variants = tuple(_variant(model, draft, evidence.proofs[draft.name]) for draft in kept)
+    variants = tuple(_variant(evidence, draft, evidence.proofs[draft.name]) for draft in kept)
     files = {
         **{draft.path: draft.graph.content for draft in kept},
-        GOLDEN: encode_cases(model.cases),
-        **{each.entry.path: each.content for each in sketches},
-        **{_kernel(target).path: library for target, library in kernels.items()},
+        GOLDEN: encode_cases(evidence.model.cases),
+        **{each.entry.path: each.content for each in extras.sketches},
+        **{_kernel(target).path: library for target, library in extras.kernels.items()},
+        **extras.named,
         **package_files(
             recipe.name,
             recipe.version,
@@ -132,8 +143,7 @@ def _content(
             job.target.provider,
         ),
     }
-    entries = tuple(_kernel(target) for target in kernels)
-    return _manifest(job, model, evidence, variants, entries, sketches, files), files
+    return _manifest(job, evidence, variants, extras, files), files
 
 
 def _measurement(job: Job, evidence: Evidence, digest: str) -> Measurement | None:
@@ -159,23 +169,22 @@ def _measurement(job: Job, evidence: Evidence, digest: str) -> Measurement | Non
 
 
 def _kernel(target: str) -> KernelEntry:
-    return KernelEntry(target=target, path=f"{KERNELS}{target}.so")
+    suffix = "ptx" if target.startswith("sm_") else "so"
+    return KernelEntry(target=target, path=f"{KERNELS}{target}.{suffix}")
 
 
-def _variant(model: Model, draft: Draft, proof: Proof) -> Variant:
+def _variant(evidence: Evidence, draft: Draft, proof: Proof) -> Variant:
     parity = 0.0 if proof.parity is None else proof.parity.max_absolute_error
     # Exact drafts are held to all batches; what others err by depends on the inputs they are given.
     error = max(parity, proof.golden_error) if draft.precision == "fp32" else proof.golden_error
-    return draft.variant(tolerance(model.cases, error, draft.precision))
+    return draft.variant(tolerance(evidence.model.cases, error, draft.precision))
 
 
 def _manifest(
     job: Job,
-    model: Model,
     evidence: Evidence,
     variants: tuple[Variant, ...],
-    kernels: tuple[KernelEntry, ...],
-    sketches: Sequence[Sketch],
+    extras: Extras,
     files: Mapping[str, bytes],
 ) -> Manifest:
     recipe = job.recipe
@@ -185,27 +194,28 @@ def _manifest(
         name=recipe.name,
         version=recipe.version,
         description=recipe.description,
-        inputs=model.graph.inputs,
-        outputs=model.graph.outputs,
-        preprocessing=recipe.preprocessing,
+        inputs=evidence.model.graph.inputs,
+        outputs=evidence.model.graph.outputs,
+        preprocessing=None if job.in_graph else packed(recipe.preprocessing),
+        in_graph=job.in_graph,
         postprocessing=recipe.postprocessing,
         variants=variants,
         parity=tuple(parity for parity in proofs if parity is not None),
-        lineage=_lineage(job, model, evidence),
-        sketches=tuple(each.entry for each in sketches),
-        kernels=kernels,
+        lineage=_lineage(job, evidence, kernels=bool(extras.kernels)),
+        sketches=tuple(each.entry for each in extras.sketches),
+        kernels=tuple(_kernel(target) for target in extras.kernels),
         files={path: hash_bytes(content) for path, content in files.items()},
     )
 
 
-def _lineage(job: Job, model: Model, evidence: Evidence) -> Lineage:
+def _lineage(job: Job, evidence: Evidence, *, kernels: bool) -> Lineage:
     data = evidence.data
-    native = () if job.recipe.preprocessing is None else ("kernels",)
+    native = ("kernels",) if kernels else ()
     made = tuple(dict.fromkeys(draft.made_by for draft in evidence.kept[1:]))
     return Lineage(
         recipe=job.origin.recipe,
-        weights=model.source.weights,
-        samples=model.samples.digest,
+        weights=evidence.model.source.weights,
+        samples=evidence.model.samples.digest,
         calibration=None if data is None else data.calibration.digest,
         evaluation=None if data is None else data.evaluation.digest,
         seed=job.origin.seed,
@@ -217,6 +227,7 @@ def _lineage(job: Job, model: Model, evidence: Evidence) -> Lineage:
             "export",
             "simplify",
             *made,
+            *(("fuse-preprocessing",) if job.in_graph else ()),
             "golden",
             *native,
             "sketch",

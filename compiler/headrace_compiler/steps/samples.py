@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from headrace.errors import RequestError, UsageError
-from headrace.preprocess.reference import prepare
-from headrace.preprocess.spec import ImagePreprocessing
+from headrace.preprocess.reference import Prepare, open_reference
+from headrace.preprocess.spec import Preprocessing, Value, raw_row
+from headrace.preprocess.text.spec import TextPreprocessing
 from headrace.tensors import BATCH, Array, TensorSpec, check_shape
 from headrace_compiler.boundary import Translated, at, first_line, user_line
 from headrace_compiler.recipe import Recipe, Sample
@@ -18,6 +19,10 @@ from headrace_compiler.seeds import seeded
 
 DRAWN = 32
 """How many samples a build draws at most."""
+TOKENIZER = "tokenizer/tokenizer.json"
+"""Of a bundle whose preprocessing is of text."""
+_TOGETHER = 8
+"""Of the first raw samples, where rows of different length are padded."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,13 @@ class Samples:
     """The samples of one build, in the order in which the recipe gave them.
 
     Attributes:
-        raw: Encoded bytes by the raw input's name, one mapping a sample; empty mappings without
+        raw: A row of each raw input by its name, one mapping a sample; empty mappings without
             preprocessing.
         inputs: Prepared tensors by input name, one mapping a sample, in the declared order.
         digest: sha256 over what the recipe gave.
     """
 
-    raw: tuple[Mapping[str, bytes], ...]
+    raw: tuple[Mapping[str, Value], ...]
     inputs: tuple[Mapping[str, Array], ...]
     digest: str
 
@@ -50,36 +55,99 @@ def draw_samples(recipe: Recipe, folder: Path) -> Samples:
         raise UsageError(
             "samples.empty", "the recipe's samples are empty", "let samples() return at least one"
         )
+    prepare = preparation(recipe, folder)
     pairs = [
-        prepare_sample(recipe, f"sample {number}", sample) for number, sample in enumerate(given)
+        prepare_sample(recipe, prepare, f"sample {number}", sample)
+        for number, sample in enumerate(given)
     ]
     raw, inputs = (tuple(part) for part in zip(*pairs, strict=True))
+    batch = _together(recipe, prepare, raw)
     return Samples(
-        raw=raw,
-        inputs=inputs,
-        digest=_digest(list((image or ready).items()) for image, ready in pairs),
+        raw=({},) * len(batch) + raw,
+        inputs=batch + inputs,
+        digest=_digest(list((row or ready).items()) for row, ready in pairs),
     )
 
 
+def _together(
+    recipe: Recipe, prepare: Prepare | None, raw: Sequence[Mapping[str, Value]]
+) -> tuple[Mapping[str, Array], ...]:
+    """A batch of the first rows, if that pads them: then the model is proven on padding, too."""
+    if prepare is None or recipe.dynamic_axes <= {BATCH} or len(raw) < 2:
+        return ()
+    rows = [raw_row(row) for row in raw[:_TOGETHER]]
+    joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return (prepare(joined),)
+
+
+def preparation(recipe: Recipe, folder: Path) -> Prepare | None:
+    """What prepares a recipe's samples: the reference, which every faster form is held to.
+
+    Args:
+        folder: Of the recipe; files that the preprocessing names lie relative to it.
+
+    Returns:
+        None without preprocessing.
+
+    Raises:
+        UsageError: Such a file cannot be read.
+        MissingError: An extra is not installed.
+    """
+    spec = recipe.preprocessing
+    return None if spec is None else open_reference(spec, lambda path: _read(folder / path))
+
+
+def named_files(recipe: Recipe, folder: Path) -> Mapping[str, bytes]:
+    """The files that the preprocessing names, by their path in a bundle.
+
+    Raises:
+        UsageError: One cannot be read.
+    """
+    spec = recipe.preprocessing
+    if not isinstance(spec, TextPreprocessing):
+        return {}
+    return {TOKENIZER: _read(folder / spec.tokenizer)}
+
+
+def packed(spec: Preprocessing | None) -> Preprocessing | None:
+    """The preprocessing as a bundle declares it, with its files at their path there."""
+    if not isinstance(spec, TextPreprocessing):
+        return spec
+    return spec.model_copy(update={"tokenizer": TOKENIZER})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            "recipe.file", f"{path}, which the recipe names, cannot be read: {error.strerror}"
+        ) from error
+
+
 def prepare_sample(
-    recipe: Recipe, called: str, sample: Sample
-) -> tuple[Mapping[str, bytes], Mapping[str, Array]]:
+    recipe: Recipe, prepare: Prepare | None, called: str, sample: Sample
+) -> tuple[Mapping[str, Value], Mapping[str, Array]]:
     """Checks one sample against the declaration, and prepares it.
 
     Args:
+        prepare: What `preparation` gave.
         called: How an error names it.
 
     Returns:
-        Its encoded bytes (an empty mapping without preprocessing), and its prepared tensors.
+        Its raw row (an empty mapping without preprocessing), and its prepared tensors.
 
     Raises:
         UsageError: It is not what the recipe declares.
     """
     spec = recipe.preprocessing
-    if spec is None:
+    if spec is None or prepare is None:
         return {}, _arrays(recipe.inputs, called, sample)
-    image = _encoded(spec, called, sample)
-    return image, _prepared(spec, called, image)
+    row = sample_row(spec.takes, called, sample)
+    try:
+        return row, prepare(raw_row(row))
+    except RequestError as error:
+        raise UsageError("samples.unusable", f"{called} cannot be prepared: {error}") from error
 
 
 def _drawn(recipe: Recipe, folder: Path) -> list[Sample]:
@@ -106,24 +174,38 @@ def _copy(sample: Sample) -> Sample:
     }
 
 
-def _encoded(spec: ImagePreprocessing, called: str, sample: Sample) -> Mapping[str, bytes]:
-    content = sample.get(spec.input)
-    if set(sample) != {spec.input} or not isinstance(content, bytes) or not content:
+def sample_row(takes: Sequence[TensorSpec], called: str, sample: Sample) -> Mapping[str, Value]:
+    """One row of each raw input.
+
+    Raises:
+        UsageError: The sample is not what the preprocessing takes.
+    """
+    names = [spec.name for spec in takes]
+    if set(sample) != set(names):
         raise UsageError(
-            "samples.kind",
-            f"{called} must map '{spec.input}' to the bytes of one encoded image,"
-            f" and holds {_shown(sample)}",
+            "samples.names",
+            f"{called} holds {_shown(sample)}; the preprocessing takes {', '.join(names)}",
         )
-    return {spec.input: content}
+    return {spec.name: _value(spec, called, sample) for spec in takes}
 
 
-def _prepared(
-    spec: ImagePreprocessing, called: str, image: Mapping[str, bytes]
-) -> Mapping[str, Array]:
-    try:
-        return {spec.output: prepare(spec, [image[spec.input]])}
-    except RequestError as error:
-        raise UsageError("samples.image", f"{called} is no usable image: {error}") from error
+def _value(spec: TensorSpec, called: str, sample: Sample) -> Value:
+    value = sample[spec.name]
+    if spec.datatype == "BYTES" and isinstance(value, str):
+        return value.encode()
+    if spec.datatype == "BYTES" and isinstance(value, bytes):
+        return value
+    number = not isinstance(value, bool)
+    if number and spec.datatype == "INT64" and isinstance(value, int | np.integer):
+        return int(value)
+    if number and spec.datatype == "FP64" and isinstance(value, int | float | np.number):
+        return float(value)
+    wanted = {"BYTES": "bytes or a text", "INT64": "a whole number", "FP64": "a number"}
+    raise UsageError(
+        "samples.kind",
+        f"{called} must map '{spec.name}' to {wanted[spec.datatype]}, of one row,"
+        f" and holds {_shown(sample)}",
+    )
 
 
 def _arrays(specs: Sequence[TensorSpec], called: str, sample: Sample) -> Mapping[str, Array]:
@@ -158,11 +240,12 @@ def _shown(sample: Sample) -> str:
     return ", ".join(f"'{name}' ({type(value).__name__})" for name, value in sample.items()) or "{}"
 
 
-def _digest(samples: Iterable[Sequence[tuple[str, bytes | Array]]]) -> str:
+def _digest(samples: Iterable[Sequence[tuple[str, Value | Array]]]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         for name, value in sample:
-            content = value if isinstance(value, bytes) else value.tobytes()
-            kind = "bytes" if isinstance(value, bytes) else f"{value.dtype.str}{value.shape}"
+            array = value if isinstance(value, np.ndarray) else np.asarray(value)
+            content = value if isinstance(value, bytes) else array.tobytes()
+            kind = "bytes" if isinstance(value, bytes) else f"{array.dtype.str}{array.shape}"
             digest.update(f"{name} {kind} {len(content)}\n".encode() + content)
     return digest.hexdigest()

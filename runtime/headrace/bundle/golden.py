@@ -1,8 +1,9 @@
 """Golden cases: inputs with the outputs that the source model gave, replayed at every load.
 
 A case holds the prepared tensors of one request and, where the bundle declares preprocessing, the
-raw bytes they came from, so that a replay proves the preprocessing too. Keys in the safetensors
-file are `CASE/raw/INPUT` (uint8, encoded bytes), `CASE/input/NAME` and `CASE/output/NAME`.
+raw row they came from, so that a replay proves the preprocessing too. Keys in the safetensors file
+are `CASE/raw/INPUT` (uint8: bytes; or one float64 or int64), `CASE/input/NAME` and
+`CASE/output/NAME`.
 """
 
 import re
@@ -15,6 +16,7 @@ from safetensors.numpy import load, save
 
 from headrace.bundle.manifest import Manifest, Tolerance
 from headrace.errors import BundleError, InvalidRequestError, RequestError, UsageError
+from headrace.preprocess.spec import Value, raw_row
 from headrace.tensors import Array, check_shape
 
 MAX_GOLDEN_BYTES = 1 << 30
@@ -30,12 +32,12 @@ class GoldenCase:
     """One request and its reference answer.
 
     Attributes:
-        raw: Encoded bytes by the name of the raw input; empty without preprocessing. One row each.
+        raw: One row of each raw input by its name; empty without preprocessing.
         inputs: Prepared tensors by name, each with its batch axis.
         outputs: What the source model gave for them.
     """
 
-    raw: Mapping[str, bytes]
+    raw: Mapping[str, Value]
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
@@ -63,8 +65,10 @@ def encode_cases(cases: Sequence[GoldenCase]) -> bytes:
     """
     tensors: dict[str, Array] = {}
     for number, case in enumerate(cases):
-        for name, content in case.raw.items():
-            tensors[f"{number}/raw/{name}"] = np.frombuffer(content, np.uint8)
+        for name, value in case.raw.items():
+            (row,) = raw_row({name: value}).values()
+            encoded = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else row
+            tensors[f"{number}/raw/{name}"] = encoded
         for name, array in case.inputs.items():
             tensors[f"{number}/input/{name}"] = np.asarray(array, order="C")
         for name, array in case.outputs.items():
@@ -96,14 +100,14 @@ def decode_cases(content: bytes) -> tuple[GoldenCase, ...]:
         if matched is None:
             raise BundleError("bundle.golden", f"the golden cases hold an unknown key '{key:.80}'")
         number, role, name = matched.groups()
-        if role == "raw" and (array.dtype != np.uint8 or array.ndim != 1):
-            raise BundleError("bundle.golden", f"'{key:.80}' in the golden cases is not bytes")
+        if role == "raw" and not _is_value(array):
+            raise BundleError("bundle.golden", f"'{key:.80}' in the golden cases is no raw row")
         parts.setdefault(int(number), {"raw": {}, "input": {}, "output": {}})[role][name] = array
     if sorted(parts) != list(range(len(parts))) or not parts:
         raise BundleError("bundle.golden", "the golden cases are not numbered from 0")
     return tuple(
         GoldenCase(
-            raw={name: array.tobytes() for name, array in parts[number]["raw"].items()},
+            raw={name: _value(array) for name, array in parts[number]["raw"].items()},
             inputs=parts[number]["input"],
             outputs=parts[number]["output"],
         )
@@ -111,13 +115,24 @@ def decode_cases(content: bytes) -> tuple[GoldenCase, ...]:
     )
 
 
+def _is_value(array: Array) -> bool:
+    number = array.shape == (1,) and array.dtype in {np.dtype(np.float64), np.dtype(np.int64)}
+    return number or (array.ndim == 1 and array.dtype == np.uint8)
+
+
+def _value(array: Array) -> Value:
+    value: Value = array.tobytes() if array.dtype == np.uint8 else array.item()
+    return value
+
+
 def check_cases(cases: Sequence[GoldenCase], manifest: Manifest) -> None:
     """Checks that every case gives each input that the manifest declares, and each output.
 
     Raises:
-        BundleError: One does not, or holds raw bytes that no preprocessing takes.
+        BundleError: One does not, or holds raw rows that no preprocessing takes.
     """
-    raw = set() if manifest.preprocessing is None else {manifest.preprocessing.input}
+    preprocessing = manifest.preprocessing
+    raw = set() if preprocessing is None else {spec.name for spec in preprocessing.takes}
     for number, case in enumerate(cases):
         for found, declared in ((case.inputs, manifest.inputs), (case.outputs, manifest.outputs)):
             names = {spec.name for spec in declared}
@@ -139,14 +154,14 @@ def replay(
     cases: Sequence[GoldenCase],
     run: Callable[[Mapping[str, Array]], Mapping[str, Array]],
     tolerance: Tolerance,
-    prepare: Callable[[Mapping[str, bytes]], Mapping[str, Array]] | None = None,
+    prepare: Callable[[Mapping[str, Value]], Mapping[str, Array]] | None = None,
 ) -> tuple[Deviation, ...]:
     """Runs every case and compares; replays all of them before it judges.
 
     Args:
         run: The session: prepared tensors in, raw model outputs out.
         tolerance: Of the outputs.
-        prepare: The preprocessing: raw bytes in, prepared tensors out.
+        prepare: The preprocessing: a raw row in, prepared tensors out.
 
     Returns:
         One deviation a tensor that was compared.

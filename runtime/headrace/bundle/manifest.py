@@ -7,13 +7,16 @@ Keys and values are fixed by the schema version; unknown keys are errors.
 import json
 import math
 import re
+from collections.abc import Container
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from headrace.errors import UsageError
-from headrace.postprocess.spec import Postprocessing, Softmax, TopK
-from headrace.preprocess.spec import ImagePreprocessing
+from headrace.postprocess.spec import Postprocessing
+from headrace.preprocess.image.spec import ImagePreprocessing
+from headrace.preprocess.spec import Preprocessing
+from headrace.preprocess.text.spec import TextPreprocessing
 from headrace.tensors import BATCH, Frozen, TensorSpec
 
 SCHEMA_VERSION = 2
@@ -105,11 +108,12 @@ class Parity(Frozen):
 
 
 class KernelEntry(Frozen):
-    """The preprocessing as a native library.
+    """Pre- and postprocessing as native code.
 
     Attributes:
-        target: The kind of processor, as `headrace.preprocess.native` names it.
-        path: Of the library, relative to the bundle.
+        target: The kind of processor, as `headrace.native` names it; or `sm_` and a compute
+            capability, of PTX.
+        path: Relative to the bundle.
     """
 
     target: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$", max_length=64)]
@@ -195,7 +199,13 @@ class BuildRecord(Frozen):
 
 
 class Manifest(Frozen):
-    """The content of a bundle."""
+    """The content of a bundle.
+
+    Attributes:
+        preprocessing: What the runtime does before the model.
+        in_graph: What the graphs themselves do: then they take images as the decoder leaves them,
+            UINT8 [batch, height, width, 3].
+    """
 
     schema_version: Literal[1, 2]
     name: Name
@@ -203,7 +213,8 @@ class Manifest(Frozen):
     description: str = ""
     inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
-    preprocessing: ImagePreprocessing | None = None
+    preprocessing: Preprocessing | None = None
+    in_graph: ImagePreprocessing | None = None
     postprocessing: Postprocessing | None = None
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     parity: tuple[Parity, ...]
@@ -232,6 +243,8 @@ class Manifest(Frozen):
         check_processing(self.inputs, self.outputs, self.preprocessing, self.postprocessing)
         _check_sketches(self)
         _check_kernels(self)
+        _check_named(self)
+        _check_in_graph(self)
         return self
 
     def variant(self, name: str) -> Variant:
@@ -254,32 +267,24 @@ class Manifest(Frozen):
         """True if every input and output has the batch axis first."""
         return all(spec.shape[:1] == (BATCH,) for spec in (*self.inputs, *self.outputs))
 
+    def is_raw(self, names: Container[str]) -> bool:
+        """Whether a request of these inputs is still to be prepared."""
+        spec = self.preprocessing
+        return spec is not None and any(taken.name in names for taken in spec.takes)
+
     @property
     def request_inputs(self) -> tuple[TensorSpec, ...]:
-        """What a client may send: the raw images, or the ready tensors."""
+        """What a client may send: the raw inputs, or the ready tensors."""
         if self.preprocessing is None:
             return self.inputs
-        raw = TensorSpec(name=self.preprocessing.input, datatype="BYTES", shape=(BATCH,))
-        return (raw, *self.inputs)
+        return (*self.preprocessing.takes, *self.inputs)
 
     @property
     def answer_outputs(self) -> tuple[TensorSpec, ...]:
         """What a client gets."""
         if self.postprocessing is None:
             return self.outputs
-        source = next(spec for spec in self.outputs if spec.name == self.postprocessing.output)
-        if isinstance(self.postprocessing, Softmax):
-            return (
-                TensorSpec(name=self.postprocessing.result, datatype="FP32", shape=source.shape),
-            )
-        shape = (source.shape[0], self.postprocessing.k)
-        answers = [
-            TensorSpec(name="scores", datatype="FP32", shape=shape),
-            TensorSpec(name="indices", datatype="INT64", shape=shape),
-        ]
-        if self.postprocessing.labels:
-            answers.append(TensorSpec(name="labels", datatype="BYTES", shape=shape))
-        return tuple(answers)
+        return self.postprocessing.answers(self.outputs)
 
     def to_json(self) -> bytes:
         """The one spelling of this manifest, which its digest is taken over."""
@@ -288,6 +293,7 @@ class Manifest(Frozen):
             later = {
                 "sketches": True,
                 "kernels": True,
+                "in_graph": True,
                 "variants": {"__all__": {"arithmetic"}},
                 "lineage": {"calibration", "evaluation"},
                 "preprocessing": {
@@ -303,8 +309,8 @@ class Manifest(Frozen):
 def check_processing(
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
-    preprocessing: ImagePreprocessing | None,
-    postprocessing: Softmax | TopK | None,
+    preprocessing: Preprocessing | None,
+    postprocessing: Postprocessing | None,
 ) -> None:
     """Checks that pre- and postprocessing fit the tensors of the model.
 
@@ -314,42 +320,44 @@ def check_processing(
     if preprocessing is not None:
         _check_preprocessing(inputs, preprocessing)
     if postprocessing is not None:
-        _check_postprocessing(outputs, postprocessing)
+        postprocessing.answers(outputs)
 
 
-def _check_preprocessing(inputs: tuple[TensorSpec, ...], preprocessing: ImagePreprocessing) -> None:
-    expected = (BATCH, *preprocessing.shape)
-    if len(inputs) != 1:
-        raise ValueError("preprocessing takes a model with exactly one input")
-    if inputs[0].name != preprocessing.output:
-        raise ValueError(f"preprocessing fills '{preprocessing.output}', which is no input")
-    made = preprocessing.cast.datatype
-    if inputs[0].datatype != made or inputs[0].shape != expected:
-        raise ValueError(f"preprocessing makes {made} {expected}, which the input does not take")
+def _check_preprocessing(inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing) -> None:
+    given = {spec.name: spec for spec in inputs}
+    for made in preprocessing.makes:
+        taken = given.pop(made.name, None)
+        if taken is None:
+            raise ValueError(f"preprocessing fills '{made.name}', which is no input")
+        if (taken.datatype, taken.shape) != (made.datatype, made.shape):
+            shown = f"{made.datatype} {made.shape}"
+            raise ValueError(f"preprocessing makes {shown}, which the input does not take")
+    if given:
+        raise ValueError(f"preprocessing does not fill the input '{next(iter(given))}'")
+    twice = {spec.name for spec in preprocessing.takes} & {spec.name for spec in inputs}
+    if twice:
+        raise ValueError(f"the raw input '{min(twice)}' needs a name other than the model's own")
 
 
-def _check_postprocessing(outputs: tuple[TensorSpec, ...], postprocessing: Softmax | TopK) -> None:
-    source = next((spec for spec in outputs if spec.name == postprocessing.output), None)
-    if source is None:
-        raise ValueError(f"postprocessing reads '{postprocessing.output}', which is no output")
-    classes = source.shape[-1] if len(source.shape) == 2 else ""
-    if source.datatype != "FP32" or isinstance(classes, str):
-        raise ValueError("postprocessing reads an FP32 output of shape (batch, classes)")
-    if isinstance(postprocessing, Softmax):
-        try:
-            TensorSpec(name=postprocessing.result, datatype="FP32", shape=source.shape)
-        except ValidationError as error:
-            raise ValueError(f"{postprocessing.result!r} is no name for a tensor") from error
-    else:
-        if postprocessing.k > classes:
-            raise ValueError(f"k = {postprocessing.k}, and there are {classes} classes")
-        if postprocessing.labels and len(postprocessing.labels) != classes:
-            raise ValueError(f"{len(postprocessing.labels)} labels for {classes} classes")
+def _check_named(manifest: Manifest) -> None:
+    spec = manifest.preprocessing
+    if isinstance(spec, TextPreprocessing) and spec.tokenizer not in manifest.files:
+        raise ValueError(f"the tokenizer {spec.tokenizer!r} is not among the files")
+
+
+def _check_in_graph(manifest: Manifest) -> None:
+    spec = manifest.in_graph
+    if spec is None:
+        return
+    images = TensorSpec(name=spec.input, datatype="UINT8", shape=(BATCH, "height", "width", 3))
+    if manifest.schema_version < 2 or manifest.preprocessing or manifest.inputs != (images,):
+        raise ValueError("with the preprocessing in the graph, the only input is decoded images")
 
 
 def _check_kernels(manifest: Manifest) -> None:
-    if manifest.kernels and (manifest.schema_version < 2 or manifest.preprocessing is None):
-        raise ValueError("kernels are of schema version 2, and of bundles with preprocessing")
+    bare = manifest.preprocessing is None and manifest.postprocessing is None
+    if manifest.kernels and (manifest.schema_version < 2 or bare):
+        raise ValueError("kernels are of schema version 2, and of bundles with processing")
     if len({entry.target for entry in manifest.kernels}) < len(manifest.kernels):
         raise ValueError("two kernels have one target")
     listed = {entry.path for entry in manifest.kernels}

@@ -18,6 +18,7 @@ EXTRAS = {
     "grpc": "tritonclient",
     "serve": "ray",
     "openvino": "openvino",
+    "text": "tokenizers",
     "compiler": "torch",
 }
 

@@ -8,16 +8,24 @@ from headrace.bundle.golden import Deviation, GoldenCase, replay
 from headrace.bundle.manifest import Manifest, Variant
 from headrace.bundle.open import Bundle
 from headrace.engine.open import open_session
-from headrace.engine.preparation import Preparer, open_preparer
 from headrace.engine.prepared import GraphCache
 from headrace.engine.session import CPU, Session
-from headrace.errors import InternalError, InvalidRequestError, TooLargeError
-from headrace.postprocess.reference import postprocess
-from headrace.preprocess.native import NativeImages
+from headrace.engine.stages import NO_STAGES, Stages, open_stages
+from headrace.errors import InvalidRequestError, TooLargeError
+from headrace.preprocess.image.decode import check_pixels
+from headrace.preprocess.spec import raw_row
 from headrace.tensors import BATCH, Array, TensorSpec, check_shape
 
 MAX_ROWS = 256
 """Of one request, by default: bounds the memory that a request of tiny images can ask for."""
+
+_RAW = {
+    "image": "encoded images",
+    "audio": "WAV files",
+    "table": "columns",
+    "text": "UTF-8 texts",
+}
+"""What clients send, by the kind of preprocessing."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Answer:
         outputs: By name; the tensors that `Manifest.answer_outputs` declares.
         seconds: Time by stage.
         rows: How many rows the request had.
-        reference: Whether they were prepared by the NumPy reference.
+        reference: Whether the NumPy reference had a part in it.
     """
 
     outputs: Mapping[str, Array]
@@ -49,7 +57,7 @@ class Model:
         deviations: What the golden replay measured here.
         row_seconds: Time of the session on one row, measured while warming.
         load_seconds: Time of the load: open the session, replay, warm.
-        preparer: Of raw inputs; None where the bundle declares no preprocessing.
+        stages: Before and after the session.
     """
 
     bundle: Bundle
@@ -59,17 +67,12 @@ class Model:
     deviations: tuple[Deviation, ...]
     row_seconds: float
     load_seconds: float
-    preparer: Preparer | None = None
+    stages: Stages = NO_STAGES
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
-
-    @property
-    def native(self) -> bool:
-        """Whether raw inputs are prepared by a native library."""
-        return isinstance(self.preparer, NativeImages)
 
     def answer(self, inputs: Mapping[str, Array]) -> Answer:
         """Answers one request.
@@ -85,18 +88,20 @@ class Model:
         """
         rows = self._check(inputs)
         begin = time.perf_counter()
-        ready = self._prepare(inputs)
+        prepare = self.stages.prepare if self.manifest.is_raw(inputs) else None
+        ready = inputs if prepare is None else prepare.run(inputs)
         prepared = time.perf_counter()
         raw = self.session.run(ready)
         ran = time.perf_counter()
-        outputs = self._finish(raw)
+        finish = self.stages.finish
+        outputs = raw if finish is None else finish.run(raw)
         done = time.perf_counter()
         seconds = {
             "preprocess": prepared - begin,
             "session": ran - prepared,
             "postprocess": done - ran,
         }
-        reference = ready is not inputs and not self.native
+        reference = any(not stage.native for stage in (prepare, finish) if stage is not None)
         return Answer(outputs=outputs, seconds=seconds, rows=rows, reference=reference)
 
     def _check(self, inputs: Mapping[str, Array]) -> int:
@@ -113,6 +118,12 @@ class Model:
         bound: dict[str, int] = {}
         for spec in specs:
             check_shape(spec, inputs[spec.name], bound)
+        fused = self.manifest.in_graph
+        if fused is not None:  # its graph takes what a decoder could have given
+            width, height = bound["width"], bound["height"]
+            if not width * height:
+                raise InvalidRequestError("request.image", "the image has no pixels")
+            check_pixels(width, height, fused.decode.max_pixels)
         rows = bound.get(BATCH, 1)
         if rows == 0:
             raise InvalidRequestError("request.empty", "the request has no rows")
@@ -121,18 +132,6 @@ class Model:
                 "request.rows", f"the request has {rows} rows; this server takes {self.max_rows}"
             )
         return rows
-
-    def _prepare(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        spec = self.manifest.preprocessing
-        if spec is None or spec.input not in inputs:
-            return inputs
-        if self.preparer is None:
-            raise InternalError("preprocess.missing", "the model was loaded without preprocessing")
-        return {spec.output: self.preparer.prepare(inputs[spec.input].tolist())}
-
-    def _finish(self, raw: Mapping[str, Array]) -> Mapping[str, Array]:
-        spec = self.manifest.postprocessing
-        return raw if spec is None else postprocess(spec, raw)
 
 
 def load_model(
@@ -163,17 +162,15 @@ def load_model(
     session = open_session(
         bundle.model_path(variant), variant, provider=provider, threads=threads, cache=prepared
     )
-    preprocessing = bundle.manifest.preprocessing
     cases = bundle.golden_cases()
     session.expect(_one_row(cases[0], batched=bundle.manifest.batched))
-    preparer = open_preparer(bundle, threads=threads, allow_reference=allow_reference)
+    stages = open_stages(bundle, threads=threads, allow_reference=allow_reference)
+    prepare = stages.prepare
     deviations = replay(
         cases,
         session.run,
         variant.tolerance,
-        None
-        if preprocessing is None or preparer is None
-        else lambda raw: {preprocessing.output: preparer.prepare(list(raw.values()))},
+        None if prepare is None else lambda raw: prepare.run(raw_row(raw)),
     )
     return Model(
         bundle=bundle,
@@ -183,7 +180,7 @@ def load_model(
         deviations=deviations,
         row_seconds=_warm(session, cases, batched=bundle.manifest.batched),
         load_seconds=time.perf_counter() - begin,
-        preparer=preparer,
+        stages=stages,
     )
 
 
@@ -205,14 +202,15 @@ def _warm(session: Session, cases: Sequence[GoldenCase], *, batched: bool) -> fl
 
 
 def _expected(manifest: Manifest, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
-    raw = manifest.preprocessing
-    if raw is not None and raw.input in inputs:
-        return manifest.request_inputs[:1]
-    return manifest.inputs
+    spec = manifest.preprocessing
+    return spec.takes if spec is not None and manifest.is_raw(inputs) else manifest.inputs
 
 
 def _usage(manifest: Manifest) -> str:
-    ready = " and ".join(f"'{spec.name}'" for spec in manifest.inputs)
-    if manifest.preprocessing is None:
-        return ready
-    return f"either '{manifest.preprocessing.input}' (encoded images) or {ready}"
+    ready = _named(manifest.inputs)
+    spec = manifest.preprocessing
+    return ready if spec is None else f"either {_named(spec.takes)} ({_RAW[spec.kind]}) or {ready}"
+
+
+def _named(specs: Sequence[TensorSpec]) -> str:
+    return " and ".join(f"'{spec.name}'" for spec in specs)

@@ -49,7 +49,7 @@ class Metrics:
         )
         self._reference = Counter(
             "headrace_reference_rows",
-            "Rows prepared by the NumPy reference, where no native library runs here.",
+            "Rows prepared or finished by the NumPy reference, not by a native library.",
             ("model", "version"),
             registry=registry,
         )
@@ -75,7 +75,7 @@ class Metrics:
         self._rows.labels(model, version).inc(rows)
 
     def count_reference_rows(self, model: str, version: str, rows: int) -> None:
-        """Counts rows that were prepared in NumPy."""
+        """Counts rows that were prepared or finished in NumPy."""
         self._reference.labels(model, version).inc(rows)
 
     def observe_load(self, model: str, version: str, variant: str, seconds: float) -> None:

@@ -1,1 +1,1 @@
-"""The vocabulary of preprocessing: its typed spec and the slow NumPy reference."""
+"""The vocabulary of preprocessing, a folder a kind: spec, NumPy reference, native form."""

@@ -174,8 +174,7 @@ def _answer(model: Model, inputs: Mapping[str, Array], asked: float) -> tuple[An
 def _is_short(model: Model, inputs: Mapping[str, Array]) -> bool:
     """Whether the rows of a request foretell its time, and it is a short one."""
     manifest = model.manifest
-    raw = manifest.preprocessing
-    if manifest.postprocessing is not None or (raw is not None and raw.input in inputs):
+    if manifest.postprocessing is not None or manifest.is_raw(inputs):
         return False  # what was timed is the session alone
     axes = {axis for spec in manifest.inputs for axis in spec.shape if isinstance(axis, str)}
     if axes - {BATCH}:

@@ -222,7 +222,7 @@ def test_postprocessing_declares_its_answer(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({**IMAGE, "inputs": (PIXELS, LOGITS)}, "exactly one input"),
+        ({**IMAGE, "inputs": (PIXELS, LOGITS)}, "does not fill the input"),
         ({"preprocessing": PREPROCESSING}, "fills 'pixels', which is no input"),
         (
             {**IMAGE, "inputs": (PIXELS.model_copy(update={"datatype": "FP16"}),)},
@@ -292,7 +292,7 @@ def test_kernels_are_listed_with_their_files() -> None:
     entry = _with_kernels().kernels[0]
     for changes, complaint in (
         ({"version": 1}, "schema version 2"),
-        ({"preprocessing": None, "inputs": (PIXELS,)}, "with preprocessing"),
+        ({"preprocessing": None, "inputs": (PIXELS,)}, "with processing"),
         ({"kernels": (entry, entry)}, "one target"),
         ({"kernels": ()}, "not both"),
         ({"files": _manifest().files}, "not both"),
@@ -302,7 +302,7 @@ def test_kernels_are_listed_with_their_files() -> None:
 
 
 def test_an_earlier_manifest_does_not_spell_what_came_later() -> None:
-    """Version 1 with preprocessing keeps the bytes it had."""
+    """Version 1 with processing keeps the bytes it had."""
     written = json.loads(_manifest(**IMAGE, outputs=(LOGITS,)).to_json())
     assert "kernels" not in written
     operations = written["preprocessing"]

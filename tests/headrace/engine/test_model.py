@@ -29,7 +29,7 @@ from headrace.errors import (
     UsageError,
 )
 from headrace.postprocess.reference import postprocess
-from headrace.preprocess.reference import prepare
+from headrace.preprocess.image.reference import prepare
 from headrace.tensors import Array, TensorSpec
 
 ROW = np.zeros((1, 3), np.float32)

@@ -120,17 +120,17 @@ def test_counts_are_right(edge: Service, http: httpx.Client) -> None:
     assert stages == {f"linear {stage}": 12 for stage in STAGES}
 
 
-def test_rows_prepared_by_the_reference_are_counted(edge: Service, http: httpx.Client) -> None:
-    """A bundle of before has no native library; ready tensors are prepared by nobody."""
+def test_rows_on_which_the_reference_works_are_counted(edge: Service, http: httpx.Client) -> None:
+    """A bundle of before has no native library; without any processing nobody needs one."""
     before = samples(http)
     assert before["headrace_reference_rows_total", (("model", "colours"), ("version", "1"))] >= 0
     pictures = triton.InferInput("image", [2], "BYTES")
     pictures.set_data_from_numpy(np.array([png((9, 9, 9))] * 2, dtype=object))
-    ready = triton.InferInput("pixels", [3, 3, 8, 8], "FP32")
-    ready.set_data_from_numpy(np.zeros((3, 3, 8, 8), np.float32))
+    ready = triton.InferInput("x", [3, 3], "FP32")
+    ready.set_data_from_numpy(np.zeros((3, 3), np.float32))
     with triton.InferenceServerClient(edge.grpc) as client:
         client.infer("colours", [pictures])
-        client.infer("colours", [ready])
+        client.infer("linear", [ready])
     assert grown(before, samples(http), "headrace_reference_rows_total", "version") == {
         "colours 1": 2
     }

@@ -150,9 +150,10 @@ def test_images_are_prepared_and_kept() -> None:
 @pytest.mark.parametrize(
     ("sample", "code"),
     [
-        ({"image": b"not an image"}, "samples.image"),
-        ({"image": b""}, "samples.kind"),
-        ({"pixels": np.zeros((1, 3, 8, 8), np.float32)}, "samples.kind"),
+        ({"image": b"not an image"}, "samples.unusable"),
+        ({"image": b""}, "samples.unusable"),
+        ({"pixels": np.zeros((1, 3, 8, 8), np.float32)}, "samples.names"),
+        ({"image": np.zeros((1, 3, 8, 8), np.float32)}, "samples.kind"),
     ],
 )
 def test_what_is_no_image_is_refused(sample: Sample, code: str) -> None:

@@ -14,9 +14,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from headrace.errors import InvalidRequestError, TooLargeError, UsageError
-from headrace.preprocess.geometry import fitted_size, resized_size
-from headrace.preprocess.reference import prepare, prepare_image
-from headrace.preprocess.spec import (
+from headrace.preprocess.image.geometry import fitted_size, resized_size
+from headrace.preprocess.image.reference import prepare, prepare_image
+from headrace.preprocess.image.spec import (
     Cast,
     CenterCrop,
     Colour,

@@ -5,7 +5,7 @@ Whole numbers alone, so that the reference and the native kernels cannot differ 
 
 from dataclasses import dataclass
 
-from headrace.preprocess.spec import ImagePreprocessing, Letterbox, Resize
+from headrace.preprocess.image.spec import ImagePreprocessing, Letterbox, Resize
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ def _decode_jpeg(
     _check_scans(content)
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        _check_pixels(int(width), int(height), max_pixels)
+        check_pixels(int(width), int(height), max_pixels)
         if colours not in {"CMYK", "YCCK"}:
             least = _reduction(int(height), int(width), enough)
             pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB", **least)
@@ -280,7 +280,7 @@ def _decode_with_pillow(
     try:
         with nullcontext() if silent else _without_warnings():
             image = _READERS[found](BytesIO(content))
-            _check_pixels(*image.size, max_pixels)
+            check_pixels(*image.size, max_pixels)
             if isinstance(image, TiffImageFile):
                 _check_tiff(image, max_pixels)
             image.load()
@@ -319,20 +319,25 @@ def _check_canvas(content: bytes, max_pixels: int) -> None:
         height = int.from_bytes(header[7:10], "little") + 1
     else:
         raise _broken("WebP", f"it starts with an unknown chunk {kind!r}")
-    _check_pixels(width, height, max_pixels)
+    check_pixels(width, height, max_pixels)
 
 
 def _check_tiff(image: TiffImageFile, max_pixels: int) -> None:
     # A tile is decoded whole, and may be declared larger than the image that it covers.
     width, height = image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)
-    _check_pixels(width, height, max(max_pixels, _USUAL_TILE), "a tile of the image")
+    check_pixels(width, height, max(max_pixels, _USUAL_TILE), "a tile of the image")
     if image.mode.startswith("I;16") and image.tag_v2.get(BITSPERSAMPLE) != (16,):
         raise ValueError("its samples have neither 8 nor 16 bits")
     if image.mode.startswith("I;16") and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) != 1:
         raise ValueError("its 16-bit samples run from white to black")
 
 
-def _check_pixels(width: int, height: int, max_pixels: int, what: str = "the image") -> None:
+def check_pixels(width: int, height: int, max_pixels: int, what: str = "the image") -> None:
+    """Checks the size of an image.
+
+    Raises:
+        TooLargeError: `request.image-pixels`: it has too many, or too many on a side.
+    """
     if width * height > max_pixels:
         raise TooLargeError(
             "request.image-pixels",

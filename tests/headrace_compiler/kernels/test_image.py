@@ -1,97 +1,32 @@
 """The native image kernels: what the reference computes, and nothing beyond their memory."""
 
-import ctypes
-import mmap
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from guarded import guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_specs import OF_PILLOW, SPECS, Pixels, error, error_of_pillow, picture
 from PIL import Image
 
-import headrace.preprocess.native
+import headrace.preprocess.image.native
 from headrace.errors import BundleError, InvalidRequestError, TooLargeError, UsageError
 from headrace.hardware import Hardware, detect_hardware
-from headrace.preprocess.native import TARGETS, NativeImages, choose_target
-from headrace.preprocess.reference import prepare, prepare_image
-from headrace.preprocess.spec import (
-    Cast,
-    CenterCrop,
-    Colour,
-    Decode,
-    ImagePreprocessing,
-    Layout,
-    Letterbox,
-    Normalize,
-    Resize,
-    Stretch,
-)
+from headrace.native import TARGETS, choose_target
+from headrace.preprocess.image.native import NativeImages
+from headrace.preprocess.image.reference import prepare
 from headrace.tensors import NUMPY_DTYPES, Array
 from headrace_compiler.kernels.lower import compile_kernels
+from headrace_compiler.kernels.sources import Specs
 
-Pixels = npt.NDArray[np.uint8]
 HERE = detect_hardware()
-IMAGENET = Normalize(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
-
-
-def spec(
-    resize: Resize | Stretch | Letterbox,
-    *,
-    crop: tuple[int, int] | None = None,
-    normalize: Normalize | None = IMAGENET,
-    channels: Literal["RGB", "BGR", "L"] = "RGB",
-    order: Literal["CHW", "HWC"] = "CHW",
-    datatype: Literal["FP32", "FP16", "UINT8"] = "FP32",
-) -> ImagePreprocessing:
-    """A pipeline."""
-    return ImagePreprocessing(
-        input="image",
-        output="pixels",
-        decode=Decode(max_pixels=100_000),
-        resize=resize,
-        crop=None if crop is None else CenterCrop(height=crop[0], width=crop[1]),
-        normalize=normalize,
-        colour=Colour(channels=channels),
-        layout=Layout(order=order),
-        cast=Cast(datatype=datatype),
-    )
-
-
-UNIT = Normalize(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, -255.0))
-SPECS = {
-    "bilinear": spec(Resize(shorter=24), crop=(21, 16)),
-    "bicubic": spec(
-        Resize(shorter=17, filter="bicubic"), crop=(17, 17), normalize=UNIT, order="HWC"
-    ),
-    "one-pixel": spec(Resize(shorter=1), crop=(1, 1)),
-    "stretch": spec(Stretch(height=9, width=31, filter="bicubic"), channels="BGR"),
-    "letterbox": spec(Letterbox(height=20, width=23)),
-    "letterbox-hwc": spec(
-        Letterbox(height=21, width=16, filter="nearest", antialias=False, fill=7),
-        order="HWC",
-        normalize=UNIT,
-    ),
-    "nearest": spec(Stretch(height=13, width=11, filter="nearest", antialias=False)),
-    "plain-bilinear": spec(Stretch(height=13, width=40, antialias=False)),
-    "plain-bicubic": spec(Stretch(height=40, width=13, filter="bicubic", antialias=False)),
-    "luma": spec(
-        Letterbox(height=19, width=12), channels="L", normalize=Normalize(mean=(9.0,), std=(255.0,))
-    ),
-    "bare": spec(Stretch(height=8, width=8), normalize=None),
-    "half": spec(Stretch(height=15, width=15), datatype="FP16"),
-    "bytes": spec(Letterbox(height=18, width=18), normalize=None, datatype="UINT8", order="HWC"),
-    "bytes-luma": spec(Stretch(height=7, width=9), normalize=None, datatype="UINT8", channels="L"),
-}
-"""Each choice of the vocabulary at least once."""
-
-
 HALVES = """
 import numpy as np
 from numba import njit
@@ -114,7 +49,9 @@ print("equal")
 @pytest.fixture(scope="module")
 def libraries() -> Mapping[str, Mapping[str, bytes]]:
     """The libraries of each spec, by target."""
-    return {name: compile_kernels(each) for name, each in SPECS.items()}
+    with ThreadPoolExecutor(2) as pool:
+        made = pool.map(lambda each: compile_kernels(Specs(preprocessing=each)), SPECS.values())
+        return dict(zip(SPECS, made, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +67,6 @@ def kernels(
     }
 
 
-def picture(height: int, width: int, seed: int = 0) -> Pixels:
-    """Noise, with the extremes among it."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    pixels[0, 0], pixels[-1, -1] = 0, 255
-    return pixels
-
-
 def native(kernel: NativeImages, image: Pixels, name: str) -> Array:
     """What a kernel makes of one image, into memory that held something else."""
     dtype = NUMPY_DTYPES[SPECS[name].cast.datatype]
@@ -144,25 +74,6 @@ def native(kernel: NativeImages, image: Pixels, name: str) -> Array:
     out = out.reshape(SPECS[name].shape)
     kernel.prepare_image(image, out)
     return out
-
-
-def error(found: Array, name: str, image: Pixels) -> float:
-    """The largest difference from the reference, on the 0..1 scale of pixels.
-
-    What is rounded to fewer bits may be off by one unit where the value stood in the middle; that
-    unit is taken off.
-    """
-    spec = SPECS[name]
-    wanted = prepare_image(image, spec)
-    difference = np.abs(found.astype(np.float64) - wanted.astype(np.float64))
-    if spec.cast.datatype == "UINT8":
-        difference = np.maximum(difference - 1, 0)
-    elif spec.cast.datatype == "FP16":
-        unit = np.abs(np.spacing(np.asarray(wanted, np.float16))).astype(np.float64)
-        difference = np.maximum(difference - unit, 0)
-    std = (1.0,) * spec.channels if spec.normalize is None else spec.normalize.std
-    axis = (-1, 1, 1) if spec.layout.order == "CHW" else (-1,)
-    return float((difference * np.abs(np.array(std)).reshape(axis) / 255).max())
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,39 +111,16 @@ def test_every_level_gives_the_same_on_one_machine(
             assert np.allclose(found[0].astype(float), other.astype(float), rtol=unit, atol=unit)
 
 
-@pytest.mark.parametrize(
-    ("name", "resample", "size", "crop"),
-    [
-        ("bilinear", Image.Resampling.BILINEAR, (24, 24), (21, 16)),
-        ("bicubic", Image.Resampling.BICUBIC, (17, 17), (17, 17)),
-        ("stretch", Image.Resampling.BICUBIC, (9, 31), (9, 31)),
-        ("nearest", Image.Resampling.NEAREST, (13, 11), (13, 11)),
-    ],
-)
+@pytest.mark.parametrize("name", OF_PILLOW)
 @pytest.mark.parametrize("side", [1, 5, 13, 25, 200, 333])
 def test_pillow_agrees_within_its_own_rounding(
-    kernels: Mapping[tuple[str, str], NativeImages],
-    name: str,
-    resample: Image.Resampling,
-    size: tuple[int, int],
-    crop: tuple[int, int],
-    side: int,
+    kernels: Mapping[tuple[str, str], NativeImages], name: str, side: int
 ) -> None:
     """One step of 255 at most: Pillow rounds, and clamps what bicubic throws, after each axis."""
-    chosen = SPECS[name]
     image = np.random.default_rng(side).integers(40, 216, (side, side, 3), np.uint8)
-    resized = np.asarray(Image.fromarray(image).resize(size[::-1], resample), np.float64)
-    top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
-    wanted = resized[top : top + crop[0], left : left + crop[1]]
-    assert chosen.normalize is not None
     for (made, _), kernel in kernels.items():
         if made == name:
-            found = native(kernel, image, name).astype(np.float64)
-            if chosen.layout.order == "CHW":
-                found = found.transpose(1, 2, 0)
-            pixels = found * np.array(chosen.normalize.std) + np.array(chosen.normalize.mean)
-            pixels = pixels[..., ::-1] if chosen.colour.channels == "BGR" else pixels
-            assert np.abs(np.floor(pixels + 0.5) - wanted).max() <= 1
+            assert error_of_pillow(native(kernel, image, name), name, image) <= 1
 
 
 def test_numbers_of_half_precision_are_numpys(tmp_path: Path) -> None:
@@ -286,7 +174,7 @@ def test_a_large_image_is_shared_out_to_the_threads(
     """By rows of the result, frames included; nothing changes by it."""
     image = picture(61, 47)
     alone = {key: native(kernel, image, key[0]) for key, kernel in kernels.items()}
-    monkeypatch.setattr(headrace.preprocess.native, "_SHARED", 1)
+    monkeypatch.setattr(headrace.preprocess.image.native, "_SHARED", 1)
     for key, kernel in kernels.items():
         np.testing.assert_array_equal(native(kernel, image, key[0]), alone[key])
 
@@ -330,21 +218,6 @@ def test_other_arrays_never_reach_the_kernel(
             kernel.prepare_image(picture(9, 9), wrong)
 
 
-class Guarded:
-    """Memory that ends where it should: one page before it and one behind may not be touched."""
-
-    def __init__(self, size: int, *, at_end: bool) -> None:
-        page = mmap.PAGESIZE
-        pages = max(1, -(-size // page))
-        self._map = mmap.mmap(-1, (pages + 2) * page)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        protect = ctypes.CDLL(None, use_errno=True).mprotect
-        for address in (start, start + (pages + 1) * page):
-            assert protect(ctypes.c_void_p(address), page, 0) == 0
-        offset = page + (pages * page - size if at_end else 0)
-        self.bytes = np.frombuffer(self._map, np.uint8, size, offset)
-
-
 @settings(max_examples=80, deadline=None)
 @given(
     st.one_of(st.integers(1, 40), st.integers(1, 2000)),
@@ -358,13 +231,12 @@ def test_kernels_stay_inside_their_memory(
     at_end: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """Image and result lie between pages that end the process when they are touched."""
-    source = Guarded(height * width * 3, at_end=at_end)
-    image = source.bytes.reshape(height, width, 3)
+    image = guarded((height, width, 3), np.uint8, at_end=at_end)
+    image[...] = picture(height, width)
     for (name, _), kernel in kernels.items():
         shape = SPECS[name].shape
         dtype = NUMPY_DTYPES[SPECS[name].cast.datatype]
-        room = Guarded(int(np.prod(shape)) * dtype.itemsize, at_end=at_end)
-        out = room.bytes.view(dtype).reshape(shape)
+        out = guarded(shape, dtype, at_end=at_end)
         kernel.prepare_image(image, out)
         assert error(out, name, image) <= 1e-6
 
@@ -373,11 +245,9 @@ def test_scratch_is_as_large_as_the_kernel_needs(
     kernels: Mapping[tuple[str, str], NativeImages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows and lines are written into scratch that ends at such a page, too."""
-    kept: list[Guarded] = []
 
     def room(_: NativeImages, floats: int, columns: int) -> tuple[npt.NDArray[np.generic], ...]:
-        kept[:] = [Guarded(floats * 4, at_end=True), Guarded(columns * 4, at_end=True)]
-        return kept[0].bytes.view(np.float32), kept[1].bytes.view(np.int32)
+        return guarded((floats,), np.float32), guarded((columns,), np.int32)
 
     monkeypatch.setattr(NativeImages, "_room", room)
     for height, width in (
@@ -398,12 +268,12 @@ def test_a_library_needs_nothing_and_shows_one_function(
     libraries: Mapping[str, Mapping[str, bytes]],
 ) -> None:
     """A few kilobytes each; equal in every build."""
-    again = compile_kernels(SPECS["bilinear"])
+    again = compile_kernels(Specs(preprocessing=SPECS["bilinear"]))
     assert again == libraries["bilinear"]
     for library in again.values():
         assert library[:4] == b"\x7fELF"
         assert len(library) < 40_000
-        assert b"headrace_prepare" in library
+        assert b"headrace_prepare_image" in library
         assert b"Numba" not in library
         assert b"libc" not in library
 

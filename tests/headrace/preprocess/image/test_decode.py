@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from headrace.errors import InvalidRequestError, TooLargeError
-from headrace.preprocess.decode import _count_pairs, _FirstFrame, decode_image
+from headrace.preprocess.image.decode import _count_pairs, _FirstFrame, decode_image
 
 HEIGHT, WIDTH = 19, 26
 MANY = 10**6

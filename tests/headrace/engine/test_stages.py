@@ -1,28 +1,31 @@
 """What prepares a bundle's raw inputs: a library that fits, or a sentence that none does."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import PREPROCESSING, image_bundle, png
+from bundles import LABELS, PREPROCESSING, image_bundle, png
 
-import headrace.engine.preparation
+import headrace.engine.stages
 from headrace.bundle.open import open_bundle
 from headrace.engine.model import load_model
-from headrace.engine.preparation import ReferenceImages, open_preparer
+from headrace.engine.stages import Stage, open_stages
 from headrace.errors import BundleError, MissingError
 from headrace.hardware import detect_hardware
-from headrace.preprocess.native import NativeImages
-from headrace.preprocess.reference import prepare
+from headrace.postprocess.spec import TopK
+from headrace.preprocess.image.reference import prepare
+from headrace.tensors import Array
 from headrace_compiler.kernels.lower import compile_kernels
+from headrace_compiler.kernels.sources import Specs
 
 
 @pytest.fixture(scope="module")
 def libraries() -> Mapping[str, bytes]:
-    """Of the preprocessing of the bundles here."""
-    return compile_kernels(PREPROCESSING)
+    """Of the bundles here."""
+    finish = TopK(output="logits", k=2, labels=LABELS)
+    return compile_kernels(Specs(preprocessing=PREPROCESSING, postprocessing=finish))
 
 
 @pytest.fixture
@@ -35,7 +38,14 @@ def bundle(tmp_path: Path, libraries: Mapping[str, bytes]) -> Path:
 def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor for which there is no library."""
     other = detect_hardware().model_copy(update={"architecture": "riscv64"})
-    monkeypatch.setattr(headrace.engine.preparation, "detect_hardware", lambda: other)
+    monkeypatch.setattr(headrace.engine.stages, "detect_hardware", lambda: other)
+
+
+def prepared(stage: Stage | None, images: Sequence[bytes]) -> Array:
+    """The one tensor that is made of some images."""
+    assert stage is not None
+    (made,) = stage.run({"image": np.array(images, dtype=object)}).values()
+    return made
 
 
 def test_a_library_that_fits_prepares_the_images(bundle: Path) -> None:
@@ -43,11 +53,10 @@ def test_a_library_that_fits_prepares_the_images(bundle: Path) -> None:
     model = load_model(open_bundle(bundle))
     images = [png(seed, 20 + seed, 30) for seed in range(3)]
     answer = model.answer({"image": np.array(images, dtype=object)})
-    assert model.native
     assert not answer.reference
-    preparer = model.preparer
-    assert isinstance(preparer, NativeImages)
-    found, wanted = preparer.prepare(images), prepare(PREPROCESSING, images)
+    assert model.stages.prepare is not None
+    assert model.stages.prepare.native
+    found, wanted = prepared(model.stages.prepare, images), prepare(PREPROCESSING, images)
     assert np.abs(found.astype(float) - wanted.astype(float)).max() <= 1e-6 * 255 / 60
 
 
@@ -56,15 +65,16 @@ def test_without_a_library_that_fits_the_reference_needs_leave(bundle: Path) -> 
     """It is an error that says how; with leave, the rows are counted."""
     opened = open_bundle(bundle)
     with pytest.raises(MissingError) as caught:
-        open_preparer(opened)
+        open_stages(opened)
     assert caught.value.code == "kernel.missing"
     assert "riscv64" in caught.value.message
     assert "--allow-reference" in caught.value.hint
     model = load_model(opened, allow_reference=True)
-    assert isinstance(model.preparer, ReferenceImages)
+    assert model.stages.prepare is not None
+    assert not model.stages.prepare.native
     assert model.answer({"image": np.array([png()], dtype=object)}).reference
     ready = np.zeros((1, 3, 6, 6), np.float32)
-    assert not model.answer({"pixels": ready}).reference
+    assert model.answer({"pixels": ready}).reference  # it finishes what others prepared
 
 
 def test_a_bundle_of_before_has_the_reference_and_it_counts(tmp_path: Path) -> None:
@@ -81,20 +91,19 @@ def test_a_library_that_was_changed_is_not_mapped(bundle: Path) -> None:
         path.chmod(0o644)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(BundleError, match=r"\.so was changed"):
-        open_preparer(opened)
+        open_stages(opened)
 
 
-def test_many_threads_share_one_preparer(bundle: Path) -> None:
+def test_many_threads_share_one_library(bundle: Path) -> None:
     """Each has scratch of its own."""
-    preparer = open_preparer(open_bundle(bundle), threads=3)
-    assert preparer is not None
+    stage = open_stages(open_bundle(bundle), threads=3).prepare
     images = [[png(seed, 10 + seed, 50 - seed)] * (1 + seed % 3) for seed in range(30)]
     wanted = [prepare(PREPROCESSING, each) for each in images]
     found: list[object] = [None] * len(images)
 
     def work(part: int) -> None:
         for place in range(part, len(images), 4):
-            found[place] = preparer.prepare(images[place])
+            found[place] = prepared(stage, images[place])
 
     workers = [threading.Thread(target=work, args=(part,)) for part in range(4)]
     for worker in workers:

@@ -1,0 +1,1 @@
+"""Audio: recordings become one tensor of the model."""

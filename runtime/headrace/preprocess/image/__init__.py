@@ -1,0 +1,1 @@
+"""Images: encoded bytes become one tensor of the model."""

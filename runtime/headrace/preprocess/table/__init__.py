@@ -1,0 +1,1 @@
+"""Tables: columns become one tensor of the model."""

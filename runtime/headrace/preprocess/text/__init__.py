@@ -1,0 +1,1 @@
+"""Text: strings become the model's tokens."""
