@@ -1,7 +1,7 @@
-"""The results page of a machine, and the README's numbers, from stored benchmark runs.
+"""The results page of a machine, and the numbers of other pages, from stored benchmark runs.
 
 python docs/results.py measure [--quick] [SUITE...]   runs suites here, stores what they measured
-python docs/results.py [--check]                      writes the pages and the README; or compares
+python docs/results.py [--check]                      writes pages and numbers; or compares
 
 Runs are stored as `docs/results/FINGERPRINT/SUITE.jsonl`, one JSON line a contestant of a case.
 """
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.hardware import detect_hardware
+from headrace_bench.report.cells import times
 from headrace_bench.report.markdown import markdown
 from headrace_bench.result import RESULTS, CaseResult, Metric, read_results
 
@@ -22,8 +23,9 @@ ROOT = Path(__file__).parents[1]
 STORED = ROOT / "docs" / "results"
 SOAK = ROOT / "docs" / "soak"
 README = ROOT / "README.md"
-BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
+KERNELS = ROOT / "docs" / "explanation" / "kernels.md"
 SUITES = ("kernels", "compile", "serving", "coldstart", "endtoend")
+NUMBA = ("headrace", "numba-jit", "numba-cached")
 # The cold start of a model of real size says more than that of the suite's tiny one.
 FLAGS = {"coldstart": ("--bundle", ".demo/efficientnet-lite0-1.bundle")}
 
@@ -55,21 +57,35 @@ def measure(suites: Sequence[str], *, quick: bool) -> None:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page, and the README."""
+    """Every generated page, the README, and the explanation of kernels."""
     found = {
         place.with_suffix(".md"): page(place)
         for place in sorted(STORED.iterdir())
         if place.is_dir()
     }
-    newest = max(
-        (place for place in STORED.iterdir() if (place / "coldstart.jsonl").exists()),
-        key=lambda place: read_results(place / "coldstart.jsonl")[0].started,
-    )
-    text = README.read_text()
-    if not BLOCK.search(text):
-        raise SystemExit("README.md has no place for results")
-    found[README] = BLOCK.sub(lambda _: numbers(newest), text)
+    found[README] = _filled(README, "results", numbers(_newest("edge-install")))
+    found[KERNELS] = _filled(KERNELS, "starts", starts(_newest("edge-first-image")))
     return found
+
+
+def _newest(case: str) -> Path:
+    """The place where a case of cold starts was measured last."""
+    runs = {
+        result.started: path.parent
+        for path in STORED.glob("*/coldstart.jsonl")
+        for result in read_results(path)
+        if result.case == case
+    }
+    return runs[max(runs)]
+
+
+def _filled(path: Path, name: str, made: str) -> str:
+    """A page with a table where it has the place for it."""
+    place = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end of {name} -->)", re.DOTALL)
+    text = path.read_text()
+    if not place.search(text):
+        raise SystemExit(f"{path.name} has no place for {name}")
+    return place.sub(lambda _: made, text)
 
 
 def page(place: Path) -> str:
@@ -112,12 +128,45 @@ def numbers(place: Path) -> str:
     return "\n".join([head, "|---|---|", *rows, "", link]) + "\n"
 
 
+def starts(place: Path) -> str:
+    """The table of starts with the native library, and with Numba in its place."""
+    results = read_results(place / "coldstart.jsonl")
+    first = _result(results, "edge-first-image", "headrace")
+    answer = "`headrace serve --edge` to its first right answer to an encoded image"
+    rows = [
+        f"| {what} | {' | '.join(_start(results, case, who) for who in NUMBA)} |"
+        for case, what in (
+            ("first-tensor", "a process to its first prepared photograph of 1280 x 720"),
+            ("edge-first-image", f"{answer}, {first.parameters['model']}"),
+        )
+    ]
+    head = "| from the start of | native library | Numba's JIT | in Numba's cache |"
+    said = f"Medians on `{first.fingerprint}` ({first.processor}), ratios with their 95 % interval."
+    again = "`headrace bench run coldstart --bundle BUNDLE` measures them again."
+    return "\n".join([head, "|---|---|---|---|", *rows, "", f"{said}\n{again}"]) + "\n"
+
+
+def _start(results: Sequence[CaseResult], case: str, contestant: str) -> str:
+    result = _result(results, case, contestant)
+    metric = result.metric("latency_p50")
+    if metric is None:
+        raise SystemExit(f"the stored results hold no latency of {case}, {contestant}")
+    ratio = next((each for each in result.ratios if each.metric == "latency_p50"), None)
+    return f"{metric.value / 1e3:.2f} s" + (f", {times(ratio)}" if ratio else "")
+
+
 def _metric(results: Sequence[CaseResult], case: str, name: str) -> Metric:
+    metric = _result(results, case, "headrace").metric(name)
+    if metric is None:
+        raise SystemExit(f"the stored results hold no {name} of {case}")
+    return metric
+
+
+def _result(results: Sequence[CaseResult], case: str, contestant: str) -> CaseResult:
     for result in results:
-        metric = result.metric(name)
-        if (result.case, result.contestant) == (case, "headrace") and metric is not None:
-            return metric
-    raise SystemExit(f"the stored results hold no {name} of {case}")
+        if (result.case, result.contestant) == (case, contestant):
+            return result
+    raise SystemExit(f"the stored results hold no {contestant} in {case}")
 
 
 def _soaked(result: dict[str, object]) -> str:

@@ -17,7 +17,7 @@ from headrace_compiler.drafts import (
 )
 from headrace_compiler.evidence import Evidence, gather, only
 from headrace_compiler.job import Job, Model, Runner
-from headrace_compiler.kernels.cuda import compile_ptx
+from headrace_compiler.kernels.cuda import compile_ptx, find_ptxas
 from headrace_compiler.kernels.lower import compile_kernels
 from headrace_compiler.kernels.sources import Specs, sources
 from headrace_compiler.quantizable import quantizable
@@ -69,6 +69,8 @@ def cpu(run: Runner, job: Job) -> Package:
 
 def gpu(run: Runner, job: Job) -> Package:
     """fp32 and fp16 on CUDA or TensorRT, and int8 where TensorRT fuses it."""
+    if _has_ptx(job):
+        find_ptxas()  # rather now than after minutes
     model = _prove_fp32(run, job)
     fp32 = exact_drafts(model.graph, None)[0]
     if job.only_fp32:
@@ -168,9 +170,14 @@ def _kernels(run: Runner, job: Job) -> Mapping[str, bytes]:
     before = None if job.in_graph else job.recipe.preprocessing
     specs = Specs(preprocessing=before, postprocessing=job.recipe.postprocessing)
     kernels = run.cached("kernels", compile_kernels, specs) if sources(specs) else {}
-    if job.target.provider == CPU or not isinstance(before, ImagePreprocessing):
-        return kernels
-    return {**kernels, **run.cached("ptx", compile_ptx, before)}
+    if isinstance(before, ImagePreprocessing) and _has_ptx(job):
+        kernels = {**kernels, **run.cached("ptx", compile_ptx, before)}
+    return kernels
+
+
+def _has_ptx(job: Job) -> bool:
+    images = isinstance(job.recipe.preprocessing, ImagePreprocessing) and not job.in_graph
+    return images and job.target.provider != CPU
 
 
 def _sketch(model: Model, job: Job) -> tuple[Sketch, ...]:

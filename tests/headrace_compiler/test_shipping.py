@@ -175,6 +175,21 @@ def test_images_that_no_decoder_gives_are_refused(
         model.answer({"image": np.zeros(shape, np.uint8)})
 
 
+def test_targets_of_cuda_get_ptx_beside_the_libraries(
+    recipe: Path, caching: Caching, tmp_path: Path
+) -> None:
+    """It is content; here, where there is no GPU, the bundle runs from its libraries."""
+    made = build(recipe, out=tmp_path, target="cuda", measure="none", caching=caching)
+    bundle = open_bundle(made.path)
+    kernels = {entry.target: entry.path for entry in bundle.manifest.kernels}
+    assert kernels["sm_75"] == "kernels/sm_75.ptx"
+    assert b".visible .entry headrace_prepare_image(" in bundle.read_content(kernels["sm_75"])
+    file = BytesIO()
+    Image.fromarray(pictures(50, 37)[0]).save(file, "PNG")
+    answer = load_model(bundle).answer({"image": np.array([file.getvalue()], dtype=object)})
+    assert not answer.reference
+
+
 def test_only_images_go_into_the_graph(tmp_path: Path) -> None:
     """Anything else is an error before the work begins."""
     path = tmp_path / "recipe.py"

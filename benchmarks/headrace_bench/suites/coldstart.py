@@ -1,12 +1,14 @@
 """From the start of a server to its first right answer, and how large the edge install is.
 
 headrace's edge is started from an environment that holds `headrace[cpu]` and nothing else, which
-is built for this; Ray Serve from the environment this runs in.
+is built for this; Ray Serve from the environment this runs in. So is what is compared with Numba's
+JIT, the native library's side too: the environment is to make no difference.
 """
 
 import json
 import os
 import subprocess
+import sys
 import time
 import venv
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from headrace.bundle.open import Bundle
 from headrace.hardware import Hardware, installed_version
+from headrace.preprocess.image.spec import ImagePreprocessing
 from headrace_bench.contest import Contest
 from headrace_bench.peers.serving import serving_contestants
 from headrace_bench.process import Contestant
@@ -33,10 +36,13 @@ from headrace_bench.suites.serving import (
 
 STARTS = "headrace_bench.load.served:open_starts"
 INSTALL = "edge-install"
+IMAGE = "edge-first-image"
 TENSOR = "first-tensor"
 BANNED = ("torch", "onnx", "numba", "ray")
 """What an edge is to be without."""
 _SOURCE = Path(__file__).parents[3]
+_JIT = (sys.executable, "-P", "-m", "headrace_bench.load.jit")
+_NUMBA_CACHE = "NUMBA_CACHE_DIR"
 _WAYS = {"edge-first-answer": Way("edge", "http"), "ray-first-answer": Way("ray", "http")}
 
 
@@ -60,15 +66,21 @@ class EdgeInstall:
 def contests(options: SuiteOptions) -> list[Contest]:
     """One case a layout; each block of it is one complete start, or more.
 
+    A bundle that prepares images natively is started beside Numba's JIT, too.
+
     Raises:
         MissingError: The tiny model cannot be compiled, since the compiler is not installed.
     """
-    tensor = [_first_tensor(options.scratch)] if fnmatch(TENSOR, options.case) else []
+    found, bundle = [], options.bundle
+    if fnmatch(TENSOR, options.case):
+        found.append(_first_tensor(options.scratch))
+    if bundle is not None and _has_image_kernels(bundle) and fnmatch(IMAGE, options.case):
+        found.append(_first_image(bundle, options.scratch))
     wanted = {case: way for case, way in _WAYS.items() if fnmatch(case, options.case)}
-    if not wanted:
-        return tensor
-    bundle = options.bundle or tiny_bundle(options.scratch)
-    return [*tensor, *(_contest(case, way, bundle, options) for case, way in wanted.items())]
+    if wanted:
+        served = bundle or tiny_bundle(options.scratch)
+        found += [_contest(case, way, served, options) for case, way in wanted.items()]
+    return found
 
 
 def results(
@@ -131,21 +143,57 @@ def _first_tensor(scratch: Path) -> Contest:
     """A process's first prepared image: by the native library, and compiled there by Numba."""
     size = SIZES[0]
     arguments = {**kernel_files(scratch, size), "library": str(kernel_library(scratch))}
-    packages = {"headrace": ("headrace", "numpy"), "numba-jit": ("numba", "llvmlite", "numpy")}
+    native = Contestant(
+        name="headrace",
+        factory="headrace_bench.load.first_tensor:open_first_tensor",
+        arguments={**arguments, "way": "native"},
+        versions={each: installed_version(each) or "" for each in ("headrace", "numpy")},
+    )
+    jit = replace(native, arguments={**arguments, "way": "jit"})
     return Contest(
         suite="coldstart",
         case=TENSOR,
-        contestants=tuple(
-            Contestant(
-                name=name,
-                factory="headrace_bench.load.first_tensor:open_first_tensor",
-                arguments={**arguments, "way": "native" if name == "headrace" else "jit"},
-                versions={each: installed_version(each) or "" for each in named},
-            )
-            for name, named in packages.items()
-        ),
+        contestants=(native, *_by_numba(jit, scratch / TENSOR)),
         parameters={"height": size.height, "width": size.width},
     )
+
+
+def _first_image(bundle: Bundle, scratch: Path) -> Contest:
+    """A server's first right answer to an image: the same server, its image kernel made as above.
+
+    All have one home, and with it one variant and one prepared graph.
+    """
+    way, folder = Way("edge", "http", image=True), scratch / IMAGE
+    native = headrace_contestant(bundle, way, folder)
+    jit = headrace_contestant(bundle, way, folder, _JIT)
+    return Contest(
+        suite="coldstart",
+        case=IMAGE,
+        contestants=tuple(map(_started_again, (native, *_by_numba(jit, folder)))),
+        parameters={"model": bundle.label},
+        bundle=bundle.digest,
+    )
+
+
+def _by_numba(contestant: Contestant, folder: Path) -> tuple[Contestant, Contestant]:
+    """A contestant that has Numba compile at each start, and one that finds it in Numba's cache."""
+    names = {"numba-jit": "", "numba-cached": str(folder / "numba")}
+    packages = {each: installed_version(each) or "" for each in ("numba", "llvmlite")}
+    jit, cached = (
+        replace(
+            contestant,
+            name=name,
+            environment={_NUMBA_CACHE: cache},
+            versions={**contestant.versions, **packages},
+        )
+        for name, cache in names.items()
+    )
+    return jit, cached
+
+
+def _has_image_kernels(bundle: Bundle) -> bool:
+    manifest = bundle.manifest
+    return isinstance(manifest.preprocessing, ImagePreprocessing) and bool(manifest.kernels)
 
 
 def _contest(case: str, way: Way, bundle: Bundle, options: SuiteOptions) -> Contest:

@@ -53,6 +53,7 @@ def inspect(path: BundlePath, *, as_json: AsJson = False) -> None:
             ("size", f"{size / 1e6:.1f} MB in {len(manifest.files)} files"),
             *[("takes", _tensor(spec)) for spec in manifest.request_inputs],
             *[("answers", _tensor(spec)) for spec in manifest.answer_outputs],
+            *([("prepares images", "in the graph")] if manifest.in_graph else []),
             *([("kernels", " ".join(targets))] if targets else []),
         ],
     )

@@ -19,6 +19,7 @@ EXTRAS = {
     "serve": "ray",
     "openvino": "openvino",
     "text": "tokenizers",
+    "cuda-kernels": "numba_cuda",
     "compiler": "torch",
 }
 
