@@ -82,8 +82,6 @@ class Worker:
         self._mark = mark
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with it
         self._place = tempfile.TemporaryDirectory(prefix="headrace-worker-")
-        scratch = Path(self._place.name) / "tmp"  # what it leaves when it is killed goes with it
-        scratch.mkdir()
         paths = [*map(str, contestant.paths), str(package_alone(Path(self._place.name)))]
         self._process = subprocess.Popen(  # noqa: S603 - the suites' own interpreters
             [contestant.python, "-m", "headrace_bench.worker"],
@@ -94,7 +92,6 @@ class Worker:
                 **os.environ,
                 **contestant.environment,
                 MARK: mark,
-                "TMPDIR": str(scratch),
                 "PYTHONPATH": os.pathsep.join(paths),
                 "PYTHONUNBUFFERED": "1",
                 "SPT_NOENV": "1",  # or Ray's processes overwrite the mark
