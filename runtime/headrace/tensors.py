@@ -29,6 +29,7 @@ Datatype = Literal[
     "BYTES",
 ]
 Axis = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+TensorName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=128)]
 BATCH = "batch"
 """The name of the axis along which requests are batched; always axis 0."""
 
@@ -66,7 +67,7 @@ class TensorSpec(Frozen):
             sizes within one request.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=128)]
+    name: TensorName
     datatype: Datatype
     shape: tuple[Axis, ...]
 
@@ -85,6 +86,26 @@ def datatype_of(array: Array) -> Datatype:
             f"use one of {', '.join(NUMPY_DTYPES)}",
         )
     return _DATATYPES[dtype]
+
+
+def room_for(
+    shape: tuple[int, ...], dtype: np.dtype[np.generic], out: Array | None = None
+) -> Array:
+    """Memory for a result: `out`, if it is that, or a new array.
+
+    Raises:
+        UsageError: `out` has another shape or dtype, or is not C-contiguous, or read-only.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    fits = out.shape == shape and out.dtype == dtype
+    if not fits or not out.flags.c_contiguous or not out.flags.writeable:
+        raise UsageError(
+            "preprocess.out",
+            f"the result is {dtype}{list(shape)}, dense and writable, and is to go into"
+            f" {out.dtype}{list(out.shape)}",
+        )
+    return out
 
 
 def check_shape(spec: TensorSpec, array: Array, bound: dict[str, int]) -> None:

@@ -17,9 +17,8 @@ from headrace.native import Argument, NativeFunction
 from headrace.preprocess.image.native import NativeImages, image_function
 from headrace.preprocess.image.spec import ImagePreprocessing
 from headrace_compiler.kernels.image import image_kernel
+from headrace_compiler.kernels.lower import OPTIONS, numba_type
 from headrace_compiler.kernels.sums import Inline, Kernel
-
-_OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract"}}  # those of the library
 
 
 class JitImages(NativeImages):
@@ -39,8 +38,8 @@ class JitFunction(NativeFunction):
 
     def __init__(self, spec: ImagePreprocessing) -> None:
         arguments, cache = image_function(spec).arguments, bool(os.environ.get("NUMBA_CACHE_DIR"))
-        signature = types.int64(*map(_numba_type, arguments))
-        compile_now: Any = cfunc(signature, cache=cache, **_OPTIONS)
+        signature = types.int64(*map(numba_type, arguments))
+        compile_now: Any = cfunc(signature, cache=cache, **OPTIONS)
         self._compiled = compile_now(image_kernel(spec, _inline()))
         c_type = ctypes.CFUNCTYPE(ctypes.c_int64, *map(_c_type, arguments))
         self._call = c_type(self._compiled.address)
@@ -58,18 +57,12 @@ def _inline() -> Inline:
     names = count()
 
     def inline(kernel: Kernel) -> Kernel:
-        made: Any = njit(**_OPTIONS)(kernel)
+        made: Any = njit(**OPTIONS)(kernel)
         made._set_uuid(f"headrace-{next(names)}")  # noqa: SLF001 - Numba has no other way
         found: Kernel = made
         return found
 
     return inline
-
-
-def _numba_type(argument: Argument) -> Any:  # noqa: ANN401 - numba publishes no types
-    element = getattr(types, argument.removesuffix("*"))
-    pointer: Any = types.CPointer
-    return pointer(element) if argument.endswith("*") else element
 
 
 def _c_type(argument: Argument) -> type[ctypes.c_int64 | ctypes.c_void_p]:

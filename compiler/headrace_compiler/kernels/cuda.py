@@ -32,7 +32,8 @@ import numpy as np
 from headrace.errors import CheckError, MissingError
 from headrace.preprocess.image.spec import Cast, ImagePreprocessing
 from headrace_compiler.kernels.image import COUNTS, fill_of, put_of, window_of
-from headrace_compiler.kernels.sums import Inline, Kernel
+from headrace_compiler.kernels.lower import numba_type
+from headrace_compiler.kernels.sums import SUMMED, Inline, Kernel
 
 LEVELS: Mapping[str, tuple[int, int]] = {"sm_75": (7, 5)}
 """The compute capabilities that PTX is made for, by the name of the architecture.
@@ -45,7 +46,6 @@ NEWEST = "sm_120"
 """The architecture for which PTX is assembled, too, to prove that newer GPUs take it."""
 TOOLS = ("numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvrtc", "nvidia-cuda-nvcc")
 """The distributions that make and assemble PTX."""
-_SUMMED = 64  # as in headrace_compiler.kernels.sums
 _ELEMENTS = {"FP32": "float32*", "FP16": "float16*", "UINT8": "uint8*"}
 
 
@@ -150,9 +150,9 @@ def _area_of(inline: Inline) -> Kernel:
     @inline
     def area(source, base, stride, weights_h, down, tall, weights_w, across, wide):
         red, green, blue = zero, zero, zero
-        for block in range(0, tall, _SUMMED):
+        for block in range(0, tall, SUMMED):
             r, g, b = zero, zero, zero
-            for k in range(block, min(block + _SUMMED, tall)):
+            for k in range(block, min(block + SUMMED, tall)):
                 weight = weights_h[down + k]
                 line = along(source, base + k * stride, weights_w, across, wide)
                 r += line[0] * weight
@@ -171,9 +171,9 @@ def _along_of(inline: Inline) -> Kernel:
     @inline
     def along(source, base, weights, across, wide):
         red, green, blue = zero, zero, zero
-        for block in range(0, wide, _SUMMED):
+        for block in range(0, wide, SUMMED):
             r, g, b = zero, zero, zero
-            for k in range(block, min(block + _SUMMED, wide)):
+            for k in range(block, min(block + SUMMED, wide)):
                 weight, at = weights[across + k], base + 3 * k
                 r += np.float32(source[at]) * weight
                 g += np.float32(source[at + 1]) * weight
@@ -268,11 +268,6 @@ def entry_ptx(entry: Entry, capability: tuple[int, int]) -> str:
     """The PTX of one entry point, under its own name."""
     cuda: Any = import_module("numba.cuda")  # in a process of its own
     types: Any = import_module("numba.types")
-
-    def numba_type(argument: str) -> Any:  # noqa: ANN401 - numba publishes no types
-        element = getattr(types, argument.removesuffix("*"))
-        return types.CPointer(element) if argument.endswith("*") else element
-
     inline = cuda.jit(device=True, inline="always")
 
     @inline

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import CheckError
-from headrace.native import TARGETS, Argument, KernelTarget
+from headrace.native import TARGETS, KernelTarget
 from headrace_compiler.kernels.sources import Source, Specs, sources
 
 UNOPTIMISED: Mapping[str, str] = {
@@ -30,6 +30,8 @@ UNOPTIMISED: Mapping[str, str] = {
 }
 """What keeps the machine that compiles out of the intermediate code."""
 _DEFINE = re.compile(r"^(define .*) \{$", re.MULTILINE)
+OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract"}}
+"""How Numba reads kernels."""
 GLIBC = "2.17"
 """The oldest whose symbol versions a library may name; it names none."""
 
@@ -62,23 +64,25 @@ def compile_kernels(specs: Specs) -> Mapping[str, bytes]:
         }
 
 
+def numba_type(argument: str) -> Any:  # noqa: ANN401 - numba publishes no types
+    """The type of a function's argument: a number's name, with a star that of a pointer to such."""
+    from numba import types  # noqa: PLC0415 - in a process of its own
+
+    pointer: Callable[[Any], Any] = types.CPointer
+    element = getattr(types, argument.removesuffix("*"))
+    return pointer(element) if argument.endswith("*") else element
+
+
 def intermediate(source: Source) -> tuple[str, str]:
     """LLVM's code of a kernel, not optimised, and the name of the function in it."""
     from numba import njit, types  # noqa: PLC0415 - in a process of its own
 
-    options: Any = {"error_model": "numpy", "fastmath": {"contract"}}
     lowered: Any = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
-    pointer: Callable[[Any], Any] = types.CPointer
-
-    def numba_type(argument: Argument) -> Any:  # noqa: ANN401 - numba publishes no types
-        element = getattr(types, argument.removesuffix("*"))
-        return pointer(element) if argument.endswith("*") else element
 
     signature = types.int64(*map(numba_type, source.function.arguments))
     # LLVM puts the helpers into the kernel; Numba would copy what it has got so far each time.
-    kernel = source.make(njit(**options, **lowered))
-    made: Any = njit(signature, **options, **lowered)(kernel)
+    kernel = source.make(njit(**OPTIONS, **lowered))
+    made: Any = njit(signature, **OPTIONS, **lowered)(kernel)
     (overload,) = made.overloads.values()
     return overload.library.get_llvm_str(), overload.fndesc.llvm_func_name
 

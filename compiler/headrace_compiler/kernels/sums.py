@@ -16,7 +16,8 @@ from headrace.preprocess.image.native import ROWS
 Kernel = Callable[..., Any]
 Inline = Callable[[Kernel], Kernel]
 """Compiles a function that a kernel calls."""
-_SUMMED = 64  # how many are summed at a time: long sums lose digits, sums of sums do not
+SUMMED = 64
+"""How many are summed at a time: long sums lose digits, sums of sums do not."""
 
 
 def sum_rows_of(inline: Inline) -> Kernel:
@@ -29,8 +30,8 @@ def sum_rows_of(inline: Inline) -> Kernel:
 
     @inline
     def sum_rows(source, base, stride, length, weights, count, line, start, spare):
-        for block in range(0, count, _SUMMED):
-            end, to = min(block + _SUMMED, count), spare if block else start
+        for block in range(0, count, SUMMED):
+            end, to = min(block + SUMMED, count), spare if block else start
             tap = block
             while tap < end:
                 a, left, fresh = base + tap * stride, end - tap, tap == block
@@ -193,13 +194,13 @@ def sum_columns_of(inline: Inline) -> Kernel:
     def sum_columns(line, row, sums, low, weights, taps, most, starts, columns):
         for x in range(columns):
             place, at, to = 3 * (starts[x] - low), x * taps, sums + 4 * ROWS * x
-            found = add_window(line, row, place, weights, at, 0, min(_SUMMED, most))
+            found = add_window(line, row, place, weights, at, 0, min(SUMMED, most))
             put(line, to, found[0])
             put(line, to + 4, found[1])
             put(line, to + 8, found[2])
             put(line, to + 12, found[3])
-            for block in range(_SUMMED, most, _SUMMED):
-                end = min(block + _SUMMED, most)
+            for block in range(SUMMED, most, SUMMED):
+                end = min(block + SUMMED, most)
                 found = add_window(line, row, place, weights, at, block, end)
                 put(line, to, add(found[0], line, to, one))
                 put(line, to + 4, add(found[1], line, to + 4, one))

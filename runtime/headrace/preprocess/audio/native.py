@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from headrace.errors import UsageError
 from headrace.native import Argument, Function, NativeFunction
 from headrace.preprocess.audio.decode import Encoding, Recording
-from headrace.preprocess.audio.reference import Floats, decode_row
+from headrace.preprocess.audio.reference import decode_row
 from headrace.preprocess.audio.spec import AudioPreprocessing, LogMel, Waveform
 from headrace.preprocess.audio.tables import Doubles, Resampling, feature_tables
-from headrace.tensors import Array
+from headrace.tensors import Array, room_for
 
 ENCODINGS: tuple[Encoding, ...] = ("u8", "s16", "s24", "s32", "f32")
 """The kernel knows each by its place."""
@@ -62,7 +61,7 @@ class NativeAudio:
             TooLargeError: One of them lasts longer than the spec allows.
             UsageError: `out` has another shape or dtype.
         """
-        made = _batch((len(contents), *self._spec.shape), out)
+        made = room_for((len(contents), *self._spec.shape), np.dtype(np.float32), out)
 
         def fill(row: int) -> None:
             self._make(*decode_row(self._spec, contents, row), made[row])
@@ -101,21 +100,6 @@ class NativeAudio:
             held = np.empty(floats), np.empty(work_length(self._spec))
             self._scratch.held = held
         return held
-
-
-def _batch(shape: tuple[int, ...], out: Array | None) -> Array:
-    """Room for a prepared batch: `out`, if it is that."""
-    if out is None:
-        made: Floats = np.empty(shape, np.float32)
-        return made
-    fits = out.shape == shape and out.dtype == np.float32
-    if not fits or not out.flags.c_contiguous or not out.flags.writeable:
-        raise UsageError(
-            "preprocess.out",
-            f"the result is float32{list(shape)}, dense and writable, and is to go into"
-            f" {out.dtype}{list(out.shape)}",
-        )
-    return out
 
 
 def signal_length(spec: AudioPreprocessing) -> int:

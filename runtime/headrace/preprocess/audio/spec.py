@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from headrace.tensors import BATCH, Frozen, TensorSpec
+from headrace.tensors import BATCH, Frozen, TensorName, TensorSpec
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 384_000
 """In Hz; of recordings, and of what they are resampled to."""
@@ -188,7 +188,7 @@ class AudioPreprocessing(Frozen):
     """
 
     kind: Literal["audio"] = "audio"
-    input: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=128)]
+    input: TensorName
     output: Annotated[str, Field(max_length=128)]
     decode: Decode = Decode()
     resample: Resample

@@ -9,13 +9,12 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from headrace.errors import UsageError
 from headrace.native import Argument, Function, NativeFunction
 from headrace.preprocess.image.decode import Pixels
 from headrace.preprocess.image.geometry import Span, spans
 from headrace.preprocess.image.reference import Floats, check_image, decode_row, empty_batch
 from headrace.preprocess.image.spec import ImagePreprocessing
-from headrace.tensors import NUMPY_DTYPES, Array
+from headrace.tensors import NUMPY_DTYPES, Array, room_for
 
 _ELEMENTS: dict[str, Argument] = {"FP32": "float32*", "FP16": "uint16*", "UINT8": "uint8*"}
 ROWS = 4
@@ -80,7 +79,7 @@ class NativeImages:
             UsageError: An array is another than that, or the image has no pixels.
         """
         check_image(image)
-        _check_out(out, self._spec)
+        room_for(self._spec.shape, NUMPY_DTYPES[self._spec.cast.datatype], out)
         image = _dense(image)
         if self._pool is None or image.size < _SHARED:
             self._make(image, out, self._whole)
@@ -119,14 +118,6 @@ class NativeImages:
             held = np.empty(floats, np.float32), np.empty(columns, np.int32)
             self._scratch.held = held
         return held
-
-
-def _check_out(out: Array, spec: ImagePreprocessing) -> None:
-    dtype = NUMPY_DTYPES[spec.cast.datatype]
-    fits = out.dtype == dtype and out.shape == spec.shape
-    if not fits or not out.flags.c_contiguous or not out.flags.writeable:
-        shown = f"{dtype}{[*spec.shape]}"
-        raise UsageError("preprocess.out", f"the result is {shown}, dense and writable")
 
 
 def _dense(image: Pixels) -> Pixels:

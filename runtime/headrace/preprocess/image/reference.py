@@ -17,7 +17,7 @@ from headrace.errors import InvalidRequestError, TooLargeError, UsageError
 from headrace.preprocess.image.decode import Pixels, decode_image
 from headrace.preprocess.image.geometry import Span, enough_pixels, spans
 from headrace.preprocess.image.spec import ImagePreprocessing, Letterbox
-from headrace.tensors import NUMPY_DTYPES, Array
+from headrace.tensors import NUMPY_DTYPES, Array, room_for
 
 Floats = npt.NDArray[np.float32]
 _Doubles = npt.NDArray[np.float64]
@@ -70,17 +70,7 @@ def empty_batch(spec: ImagePreprocessing, rows: int, out: Array | None = None) -
     Raises:
         UsageError: `out` has another shape or dtype, or is not C-contiguous, or read-only.
     """
-    shape, dtype = (rows, *spec.shape), NUMPY_DTYPES[spec.cast.datatype]
-    if out is None:
-        return np.empty(shape, dtype)
-    fits = out.shape == shape and out.dtype == dtype
-    if not fits or not out.flags.c_contiguous or not out.flags.writeable:
-        raise UsageError(
-            "preprocess.out",
-            f"the result is {dtype}{list(shape)}, dense and writable, and is to go into"
-            f" {out.dtype}{list(out.shape)}",
-        )
-    return out
+    return room_for((rows, *spec.shape), NUMPY_DTYPES[spec.cast.datatype], out)
 
 
 def decode_row(spec: ImagePreprocessing, contents: Sequence[bytes], row: int) -> Pixels:

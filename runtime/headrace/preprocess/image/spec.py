@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from headrace.tensors import BATCH, Frozen, TensorSpec
+from headrace.tensors import BATCH, Frozen, TensorName, TensorSpec
 
 Size = Annotated[int, Field(ge=1, le=16384)]
 Channel = Annotated[float, Field(allow_inf_nan=False)]
@@ -150,7 +150,7 @@ class ImagePreprocessing(Frozen):
     """
 
     kind: Literal["image"] = "image"
-    input: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=128)]
+    input: TensorName
     output: str
     decode: Decode = Decode()
     colour: Colour = Colour()

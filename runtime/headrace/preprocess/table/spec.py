@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from headrace.tensors import BATCH, Datatype, Frozen, TensorSpec
+from headrace.tensors import BATCH, Datatype, Frozen, TensorName, TensorSpec
 
 MAX_COLUMNS = 256
 """As many inputs as one request may have."""
@@ -28,7 +28,7 @@ class _Column(Frozen):
         name: Of the raw tensor that clients send, shape (batch,).
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=128)]
+    name: TensorName
 
 
 class Number(_Column):

@@ -4,9 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from headrace.tensors import BATCH, Frozen, TensorSpec
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=128)]
+from headrace.tensors import BATCH, Frozen, TensorName, TensorSpec
 
 
 class TextPreprocessing(Frozen):
@@ -33,11 +31,11 @@ class TextPreprocessing(Frozen):
     """
 
     kind: Literal["text"] = "text"
-    input: Name
+    input: TensorName
     tokenizer: Annotated[str, Field(min_length=1, max_length=4096)]
-    ids: Name
-    mask: Name | None = None
-    types: Name | None = None
+    ids: TensorName
+    mask: TensorName | None = None
+    types: TensorName | None = None
     length: Annotated[int, Field(ge=1, le=2**17)]
     padding: Literal["longest", "fixed"] = "longest"
     pad_id: Annotated[int, Field(ge=0, lt=2**31)]
